@@ -1,0 +1,27 @@
+"""What the tests share: the real data, a device to train on, the losses."""
+import pytest
+import torch
+
+from mnist_ce.data import mnist_sample
+from mnist_ce.losses import cross_entropy_loss, mnist_loss, softmax_loss
+
+LOSSES = [mnist_loss, softmax_loss, cross_entropy_loss]
+DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def sample():
+    """The 3s and 7s, training and test images."""
+    return mnist_sample()
+
+
+@pytest.fixture(params=LOSSES, ids=lambda loss: loss.__name__)
+def loss(request):
+    """Each loss that trains on logits."""
+    return request.param
+
+
+@pytest.fixture(params=DEVICES)
+def device(request):
+    """The CPU, and CUDA where there is one."""
+    return request.param
