@@ -5,25 +5,26 @@
 # %% auto #0
 __all__ = ['LOSSES', 'environment', 'compare_losses', 'comparison_table', 'main', 'training_options', 'stamp', 'compare', 'train']
 
-# %% ../nbs/20_cli.ipynb #bae4ce64
+# %% ../nbs/20_cli.ipynb #49be2e04
 import json
 import platform
 import subprocess
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 
 import click
+import numpy
 import torch
 from tqdm import tqdm
 
+from . import __version__
 from . import losses as loss_module
 from .data import mnist_sample
 from .metrics import summarize
 from .model import select_device
 from .training import NonFiniteLoss, fit
 
-# %% ../nbs/20_cli.ipynb #14dcab5b
+# %% ../nbs/20_cli.ipynb #d43fc8ac
 def environment(device):
     """What a result depends on: git revision (None outside a clone), versions, device and threads, as a dict."""
     here = Path(__file__).parent if "__file__" in globals() else Path.cwd()
@@ -33,7 +34,7 @@ def environment(device):
     cpu = platform.processor() or platform.machine()
     return dict(
         git=revision.stdout.strip() if revision else None,
-        versions=dict(python=platform.python_version(), **{name: version(name) for name in ("mnist_ce", "torch", "numpy")}),
+        versions=dict(python=platform.python_version(), mnist_ce=__version__, torch=torch.__version__, numpy=numpy.__version__),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({cpu})",
         threads=torch.get_num_threads(),
     )
@@ -80,9 +81,9 @@ def comparison_table(results):
         rows.append([name, result["columns"], last.n, *cells])
     return tabulate(rows, headers, disable_numparse=True)
 
-# %% ../nbs/20_cli.ipynb #eebb94e5
+# %% ../nbs/20_cli.ipynb #d9653405
 @click.group(context_settings=dict(help_option_names=["-h", "--help"], show_default=True))
-@click.version_option(package_name="mnist_ce")
+@click.version_option(__version__)
 def main():
     """Why did my loss not train? MNIST's 3s and 7s, a linear model, three losses."""
 

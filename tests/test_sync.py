@@ -44,3 +44,13 @@ def test_the_versions_are_equal():
     assert mnist_ce.__version__ == config["DEFAULT"]["version"]
     changelog = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert changelog.group(1) == mnist_ce.__version__
+
+
+def test_the_readme_is_rendered_from_the_index():
+    sys.path.insert(0, str(ROOT / "nbs"))
+    from readme import render
+
+    text, figures = render()
+    assert (ROOT / "README.md").read_text() == text, "run make readme"
+    for name, data in figures.items():
+        assert (ROOT / name).read_bytes() == data, f"{name}: run make readme"

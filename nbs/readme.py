@@ -1,0 +1,38 @@
+"""Render index.ipynb to the repository's README.md: hidden cells left out, code fences labelled."""
+from pathlib import Path
+
+import nbformat
+from nbconvert import MarkdownExporter
+from traitlets.config import Config
+
+NBS = Path(__file__).parent
+FIGURES = "nbs/figures"
+
+
+def render():
+    """The text of README.md, and its figures: {path from the root: bytes}."""
+    notebook = nbformat.read(NBS / "index.ipynb", as_version=4)
+    notebook.metadata["language_info"] = {"name": "python"}  # what the fences are labelled with
+    cells = [cell for cell in notebook.cells if not cell.source.startswith("#| hide\n")]
+    for cell in cells:
+        if cell.source.startswith("#| hide_input\n"):
+            cell.source = ""
+    notebook.cells = cells
+    config = Config()
+    config.ExtractOutputPreprocessor.output_filename_template = "index_{cell_index}{extension}"
+    text, resources = MarkdownExporter(config=config).from_notebook_node(
+        notebook, resources={"output_files_dir": FIGURES}
+    )
+    text = text.replace("```python\n\n```\n", "").replace("![png]", "![accuracy by epoch]")
+    lines = [line.rstrip() for line in text.strip().split("\n")]
+    kept = [line for above, line in zip(["x"] + lines, lines) if line or above]  # one empty line at most
+    return "\n".join(kept) + "\n", resources["outputs"]
+
+
+if __name__ == "__main__":
+    text, figures = render()
+    (NBS.parent / "README.md").write_text(text)
+    for name, data in figures.items():
+        path = NBS.parent / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
