@@ -81,7 +81,7 @@ def mnist_loss(preds, targets, reduction="mean"):
     """
     return reduce(torch.where(targets.view(-1, 1) == 1, -preds, preds).sigmoid(), reduction)
 
-# %% ../nbs/02_losses.ipynb #d0e01ad7
+# %% ../nbs/02_losses.ipynb #76076765
 def labels_of(probabilities):
     """The column of the largest entry in each row of [N, C]: int64 [N], the first of equals."""
     return probabilities.max(1).indices  # argmax is far slower where columns lie one after the other
@@ -96,9 +96,9 @@ def softmax_loss(preds, targets, reduction="mean"):
     Raises TypeError or ValueError for other input. Source: Ghosh, Kumar & Sastry 2017, the mean absolute error.
     """
     # Logits of linear1 lie in memory column by column: along rows of the transpose softmax runs on whole vectors.
-    return reduce(1 - preds.T.softmax(0).T.gather(1, targets.view(-1, 1)), reduction)
+    return reduce(1 - preds.T.softmax(0).T.gather(1, targets.view(-1, 1).long()), reduction)
 
-# %% ../nbs/02_losses.ipynb #527e0cab
+# %% ../nbs/02_losses.ipynb #0ec3ea22
 @checked(activation=torch.exp, decodes=labels_of, scores="log-probabilities")
 def nll_loss(preds, targets, reduction="mean"):
     """The negative log-probability of the target; 0 or more. It takes no logarithm: see `cross_entropy_loss`.
@@ -107,7 +107,7 @@ def nll_loss(preds, targets, reduction="mean"):
     "sum" (a scalar) or "none" ([N]). Formula: -preds[target].
     Raises TypeError or ValueError for other input, probabilities among it. Source: torch.nn.functional.nll_loss.
     """
-    return reduce(-preds.gather(1, targets.view(-1, 1)), reduction)
+    return reduce(-preds.gather(1, targets.view(-1, 1).long()), reduction)
 
 # %% ../nbs/02_losses.ipynb #874ba945
 @checked(activation=lambda logits: logits.softmax(1), decodes=labels_of)

@@ -6,10 +6,10 @@
 __all__ = ['binary_accuracy', 'accuracy', 'Evaluation', 'per_class', 'evaluate', 'confusion_matrix', 'expected_calibration_error',
            'Summary', 'summarize']
 
-# %% ../nbs/03_metrics.ipynb #68bd470d
-import statistics
+# %% ../nbs/03_metrics.ipynb #918a1960
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -95,7 +95,7 @@ def expected_calibration_error(preds, targets, bins=15):
     bin_of = (confidence * bins).ceil().long() - 1
     return (torch.zeros(bins, dtype=torch.double, device=preds.device).index_add(0, bin_of, excess).abs().sum() / len(preds)).item()
 
-# %% ../nbs/03_metrics.ipynb #ead30ae8
+# %% ../nbs/03_metrics.ipynb #f3783a48
 class Summary(NamedTuple):
     """n values: their mean, sample standard deviation, and the 95% interval of the mean by Student's t."""
 
@@ -113,10 +113,10 @@ def summarize(values):
     """
     from scipy.special import stdtrit  # a quantile of Student's t; scipy is slow to import
 
-    values = [float(value) for value in values]
-    if not values:
+    values = np.array([float(value) for value in values])
+    if not len(values):
         raise ValueError("summarize: there are no values")
-    n, mean = len(values), statistics.fmean(values)
-    sd = statistics.stdev(values) if n > 1 else float("nan")
-    margin = stdtrit(n - 1, 0.975) * sd / n**0.5 if n > 1 else float("nan")
-    return Summary(n, mean, sd, float(mean - margin), float(mean + margin))
+    n, mean = len(values), values.mean().item()
+    sd = values.std(ddof=1).item() if n > 1 else float("nan")
+    margin = stdtrit(n - 1, 0.975).item() * sd / n**0.5 if n > 1 else float("nan")
+    return Summary(n, mean, sd, mean - margin, mean + margin)

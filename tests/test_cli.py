@@ -1,0 +1,70 @@
+"""The command line as a user meets it, and what importing the library costs."""
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from mnist_ce.cli import main
+from mnist_ce.training import load_run
+
+
+def test_compare_writes_what_it_prints(tmp_path):
+    done = CliRunner().invoke(main, ["compare", "--seeds", "3", "--epochs", "2", "--output", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    (path,) = tmp_path.glob("*.json")
+    report = json.loads(path.read_text())
+    assert set(report) == {"command", "made", "environment", "settings", "results"}
+    assert {"git", "versions", "device", "threads"} == set(report["environment"])
+    for name, result in report["results"].items():
+        assert result["seeds"] == [0, 1, 2] and len(result["accuracy"]) == 3 and len(result["accuracy"][0]) == 2
+        mean = sum(epochs[-1] for epochs in result["accuracy"]) / 3
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith(name)]
+        assert f"{mean:.4f}" in line
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert str(path) in done.output
+
+
+def test_train_saves_the_model(tmp_path):
+    path = tmp_path / "deep" / "model.pt"
+    done = CliRunner().invoke(main, ["train", "--epochs", "2", "--seed", "5", "--output", str(path)])
+    assert done.exit_code == 0, done.output
+    run = load_run(path)
+    assert run.settings["seed"] == 5 and f"{run.history[-1].accuracy:.4f}" in done.output
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["compare", "--speed", "high"], "--speed"),
+        (["compare", "--loss", "hinge"], "hinge"),
+        (["compare", "--seeds", "0"], "--seeds 0"),
+        (["compare", "--epochs", "0"], "epochs=0"),
+        (["compare", "--lr", "-1"], "lr=-1.0"),
+        (["compare", "--batch-size", "0"], "batch_size=0"),
+        (["compare", "--data", "no/such/folder"], "no/such/folder"),
+        (["train", "--device", "gpu"], "gpu"),
+        (["train", "--epochs", "many"], "many"),
+        (["autopilot"], "autopilot"),
+    ],
+)
+def test_bad_options_end_with_exit_code_2(arguments, words, tmp_path):
+    done = CliRunner().invoke(main, [*arguments, "--output", str(tmp_path / "out")] if len(arguments) > 1 else arguments)
+    assert done.exit_code == 2 and words in done.output
+    assert isinstance(done.exception, SystemExit), "no traceback"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU to give")
+def test_cuda_that_is_not_there():
+    done = CliRunner().invoke(main, ["compare", "--device", "cuda"])
+    assert done.exit_code == 2 and "0 CUDA devices" in done.output
+
+
+def test_import_stays_light():
+    modules = "data, model, losses, metrics, training, plots, cli, bundle"
+    code = f"import sys, mnist_ce; from mnist_ce import {modules}; print([m for m in sys.modules if m in " \
+        "('fastai', 'torchvision', 'matplotlib', 'scipy', 'pandas')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
