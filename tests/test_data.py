@@ -110,6 +110,8 @@ def test_only_mnist_makes_the_bundle(idx, tmp_path):
         write_bundle(tmp_path, tmp_path / "bundle.npz")
 
 
+# fastcore leaves the file of its settings for the garbage collector to close
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_fastai_download_equals_the_bundle(sample, pngs, tmp_path, monkeypatch):
     external = pytest.importorskip("fastai.data.external", reason="fastai is a development tool")
     served = tmp_path / "served"
@@ -130,11 +132,13 @@ def test_fastai_download_equals_the_bundle(sample, pngs, tmp_path, monkeypatch):
         server.server_close()
 
 
+# fastcore leaves the file of its settings for the garbage collector to close
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_no_network_for_the_download(tmp_path, monkeypatch):
     external = pytest.importorskip("fastai.data.external", reason="fastai is a development tool")
     monkeypatch.setenv("FASTAI_HOME", str(tmp_path))
-    monkeypatch.setattr(external.URLs, "MNIST_SAMPLE", "http://127.0.0.1:9/mnist_sample.tgz")  # nobody listens there
-    with pytest.raises(ValueError, match="could not get http://127.0.0.1:9/mnist_sample.tgz"):
+    monkeypatch.setattr(external.URLs, "MNIST_SAMPLE", "http://127.0.0.1:9/nobody_listens.tgz")
+    with pytest.raises(ValueError, match="could not get http://127.0.0.1:9/nobody_listens.tgz"):
         mnist_sample("fastai")
 
 
