@@ -1,0 +1,149 @@
+"""Time the package against the loop as the original notebook wrote it, side by side; print a table, write speed.json.
+
+Each ratio is the median over rounds in which the two sides ran one after the other, so that a machine that speeds up or
+slows down meanwhile does not decide it.
+"""
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from tabulate import tabulate
+
+from mnist_ce.cli import environment
+from mnist_ce.data import mnist_sample
+from mnist_ce.losses import cross_entropy_loss, mnist_loss, softmax_loss
+from mnist_ce.training import fit
+
+HERE = Path(__file__).parent
+
+
+def timed(function):
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def paired(slow, fast, rounds):
+    """Both sides in turn, after one warm-up each: medians in seconds, the median ratio, and the raw values."""
+    slow(), fast()
+    pairs = [(timed(slow), timed(fast)) for _ in range(rounds)]
+    return dict(
+        slow=statistics.median(s for s, _ in pairs),
+        fast=statistics.median(f for _, f in pairs),
+        ratio=statistics.median(s / f for s, f in pairs),
+        raw=pairs,
+    )
+
+
+def notebook_style(loss, columns, train, epochs=10):
+    """The original's loop: fastai's DataLoader over a list of pairs, [784, C] weights, validation on the same images."""
+    from fastai.data.load import DataLoader
+
+    pairs = list(zip(train.x, train.y))
+    dl, valid_dl = DataLoader(pairs, batch_size=256), DataLoader(pairs, batch_size=256)
+
+    def batch_accuracy(preds, targets):
+        if columns == 1:
+            return ((preds.sigmoid() > 0.5) == targets).float().mean()
+        return ((preds.softmax(1)[:, 1] > 0.5) == targets.squeeze()).float().mean()
+
+    def train_and_validate():
+        weights = torch.randn(784, columns).requires_grad_()
+        bias = torch.randn(columns).requires_grad_()
+        for _ in range(epochs):
+            for xb, yb in dl:
+                loss(xb @ weights + bias, yb).backward()
+                for p in weights, bias:
+                    p.data -= p.grad
+                    p.grad.zero_()
+            torch.stack([batch_accuracy(xb @ weights + bias, yb) for xb, yb in valid_dl]).mean().item()
+
+    return train_and_validate
+
+
+def notebook_mnist_loss(preds, targets):
+    """The book's loss, as the original wrote it."""
+    preds = preds.sigmoid()
+    return torch.where(targets == 1, 1 - preds, preds).mean()
+
+
+def notebook_softmax_loss(preds, targets):
+    """The original's mean probability of the target; its sign does not change its cost."""
+    preds = torch.softmax(preds, dim=1)
+    return preds[range(preds[:, 0].shape[0]), torch.squeeze(targets)].mean()
+
+
+def notebook_cross_entropy(preds, targets):
+    """The original's logarithm of softmax; that it turns NaN does not change its cost."""
+    return F.nll_loss(torch.log(torch.softmax(preds, dim=1)), torch.squeeze(targets))
+
+
+NOTEBOOK = {mnist_loss: notebook_mnist_loss, softmax_loss: notebook_softmax_loss, cross_entropy_loss: notebook_cross_entropy}
+
+
+def fit_ratios(train, rounds):
+    """One `fit` of 10 epochs against the notebook-style loop, as published (in order) and with the default shuffling."""
+    results = {}
+    for loss, slow_loss in NOTEBOOK.items():
+        slow = notebook_style(slow_loss, loss.columns or 2, train)
+        for protocol, settings in ("in order", dict(shuffle=False, init_std=1.0)), ("shuffled", {}):
+            fast = lambda: fit(loss, train, train, device="cpu", progress=False, **settings)
+            results[f"fit, {loss.__name__}, {protocol}"] = paired(slow, fast, rounds)
+    return results
+
+
+def loading_ratio(rounds):
+    """`mnist_sample()` against opening the PNGs one by one."""
+    from fastai.torch_core import tensor
+
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for split, digits in zip(("train", "valid"), mnist_sample()):
+            for pixels, label, index in zip((digits.x * 255).round().byte().numpy(), digits.y, digits.index):
+                path = Path(folder, split, str(digits.classes[label]), f"{index}.png")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.reshape(28, 28)).save(path)
+                paths.append(path)
+
+        def one_by_one():
+            torch.stack([tensor(Image.open(path)) for path in paths]).float() / 255.0
+
+        return {"load the 3s and 7s": paired(one_by_one, mnist_sample, rounds)}
+
+
+def import_ratio(rounds):
+    """A Python that imports the package and its modules against one that imports torch alone."""
+    modules = "data, model, losses, metrics, training, plots, cli, bundle"
+
+    def run(code):
+        return lambda: subprocess.run([sys.executable, "-c", code], check=True)
+
+    return {"import torch / import mnist_ce": paired(run("import torch"), run(f"from mnist_ce import {modules}"), rounds)}
+
+
+def main():
+    """Run all, print the table, write the JSON."""
+    warnings.filterwarnings("ignore", category=FutureWarning)  # fastai's
+    train, _ = mnist_sample()
+    results = fit_ratios(train, rounds=7) | loading_ratio(rounds=3) | import_ratio(rounds=9)
+    rows = [[name, f"{r['slow'] * 1e3:.0f}", f"{r['fast'] * 1e3:.0f}", f"{r['ratio']:.2f}"] for name, r in results.items()]
+    print(tabulate(rows, ["what", "notebook style, ms", "mnist_ce, ms", "ratio"], disable_numparse=True))
+    made = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    report = dict(made=made, cores=os.cpu_count(), environment=environment(torch.device("cpu")), results=results)
+    (HERE / "speed.json").write_text(json.dumps(report, indent=1) + "\n")
+    print(f"\nmedians; raw values: {(HERE / 'speed.json').relative_to(HERE.parent)}")
+
+
+if __name__ == "__main__":
+    main()
