@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['binary_accuracy', 'accuracy', 'Evaluation', 'per_class', 'evaluate', 'confusion_matrix', 'expected_calibration_error',
-           'Summary', 'summarize']
+           'Summary', 'summarize', 'Epoch', 'History']
 
 # %% ../nbs/03_metrics.ipynb #918a1960
 from typing import NamedTuple
@@ -35,7 +35,7 @@ def accuracy(preds, targets):
     check_batch(preds, targets, name="accuracy")
     return (labels_of(preds) == targets.view(-1)).float().mean()
 
-# %% ../nbs/03_metrics.ipynb #21b0b744
+# %% ../nbs/03_metrics.ipynb #6897e679
 class Evaluation(NamedTuple):
     """Means over all images: the share of right answers, the loss, and the negative log-likelihood in nats."""
 
@@ -50,7 +50,7 @@ def per_class(logits):
 
 
 @torch.no_grad()
-def evaluate(loss, model, data, batch_size=4096):
+def evaluate(loss, model, data, batch_size=8192):
     """Accuracy, loss and NLL of `model` over all images of a `Digits`, as an `Evaluation`.
 
     loss: a function of (logits, targets [N, 1]) that returns a mean. model: a function from images [n, F] to logits
@@ -62,10 +62,14 @@ def evaluate(loss, model, data, batch_size=4096):
     sums = [0.0, 0.0, 0.0]
     for xb, yb in batches(data, batch_size):
         logits = model(xb)
-        check_batch(logits, yb, columns=1 if logits.shape[1:] == (1,) else len(data.classes), name="evaluate")
+        columns = (1, 2) if len(data.classes) == 2 else (len(data.classes),)
+        if logits.shape not in [(len(yb), c) for c in columns]:
+            raise ValueError(f"evaluate: logits {list(logits.shape)} do not fit {len(yb)} images of classes {data.classes}")
         scores = per_class(logits)
         right = (labels_of(scores) == yb.view(-1)).sum()
         nll = cross_entropy_loss.unchecked(scores, yb, "sum")
+        if nll.isnan():
+            raise ValueError(f"evaluate: logits contain {logits.max().item()}")
         for k, value in enumerate((right, loss_of(logits, yb) * len(yb), nll)):
             sums[k] += value.item()
     return Evaluation(*(value / len(data) for value in sums))
@@ -120,3 +124,29 @@ def summarize(values):
     sd = values.std(ddof=1).item() if n > 1 else float("nan")
     margin = stdtrit(n - 1, 0.975).item() * sd / n**0.5 if n > 1 else float("nan")
     return Summary(n, mean, sd, mean - margin, mean + margin)
+
+# %% ../nbs/03_metrics.ipynb #1afc383e
+class Epoch(NamedTuple):
+    """One epoch: mean training loss while it trained, then loss, accuracy and NLL on the validation images, seconds."""
+
+    epoch: int
+    train_loss: float
+    valid_loss: float
+    accuracy: float
+    nll: float
+    seconds: float
+
+
+class History(list):
+    """A list of `Epoch`s that shows itself as a table; `pandas.DataFrame(history)` makes a data frame of it."""
+
+    def _table(self, style):
+        from tabulate import tabulate  # only to print
+
+        return tabulate(self, headers=Epoch._fields, tablefmt=style, floatfmt=".4f")
+
+    def __str__(self):
+        return self._table("simple")
+
+    def _repr_html_(self):
+        return self._table("html")

@@ -40,6 +40,22 @@ def test_value_and_gradient_agree_with_torch(loss, dtype, columns, device):
     assert_close(ours.grad, theirs.grad, terms=columns)
 
 
+@pytest.mark.parametrize("loss", [mnist_loss, softmax_loss, cross_entropy_loss], ids=lambda loss: loss.__name__)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("columns", [2, 10])
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1e4])
+def test_value_and_gradient_by_hand_agree_with_autograd(loss, dtype, columns, scale, device):
+    z, t = (tensor.to(device) for tensor in batch(loss, columns=columns, scale=scale, dtype=dtype))
+    kept, watched = z.clone(), z.clone().requires_grad_()
+    losses = loss(watched, t, "none")
+    losses.sum().backward()
+    for targets in t, t.unsqueeze(1):
+        values, slopes = loss.value_and_grad(z, targets)
+        assert values.shape == (len(z), 1) and torch.equal(z, kept)
+        assert_close(values.squeeze(1), losses, terms=columns)
+        assert_close(slopes, watched.grad, terms=columns)
+
+
 @ALL
 def test_gradient_agrees_with_finite_differences(loss):
     z, t = batch(loss, n=5, dtype=torch.float64)

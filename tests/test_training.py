@@ -4,7 +4,9 @@ import math
 import pytest
 import torch
 
+from mnist_ce.data import Digits
 from mnist_ce.losses import cross_entropy_loss, mnist_loss
+from mnist_ce.model import assert_close
 from mnist_ce.training import NonFiniteLoss, fit, load_run
 
 
@@ -23,6 +25,19 @@ def test_the_turned_sign_does_not_train(sample, loss, device):
     accuracy = fit(turned, *sample, lr=0.01, device=device, progress=False).history[-1].accuracy
     commoner_digit = 1028 / 2038
     assert accuracy <= commoner_digit + 1e-12
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_by_hand_and_by_autograd_train_alike(sample, loss, device, shuffle):
+    def unknown(preds, targets):
+        return loss(preds, targets)
+
+    unknown.columns = loss.columns
+    settings = dict(epochs=1, shuffle=shuffle, seed=3, device=device, progress=False)
+    by_hand, by_autograd = fit(loss, *sample, **settings), fit(unknown, *sample, **settings)
+    assert_close(by_hand.weights, by_autograd.weights, terms=784)
+    assert_close(by_hand.bias, by_autograd.bias, terms=784)
+    assert by_hand.history[0].train_loss == pytest.approx(by_autograd.history[0].train_loss, rel=1e-4)
 
 
 def test_same_seed_same_bits(sample, loss):
@@ -74,6 +89,17 @@ def test_nonfinite_loss_stops_with_the_last_finite_weights(sample):
     run = fit(log_of_softmax, *sample, on_nonfinite="record", **protocol)
     assert run.nonfinite == caught.value.batch - 1 == caught.value.run.nonfinite
     assert math.isnan(run.history[-1].accuracy)
+
+
+def test_weights_that_overflow_by_hand_are_undone(sample):
+    train, valid = sample
+    bright = Digits(train.x * 1e30, train.y, train.classes)
+    with pytest.raises(NonFiniteLoss) as stopped:
+        fit(cross_entropy_loss, bright, valid, lr=1e10, device="cpu", progress=False)
+    run = stopped.value.run
+    assert run.nonfinite >= 1 and run.weights.isfinite().all() and run.bias.isfinite().all()
+    recorded = fit(cross_entropy_loss, bright, valid, lr=1e10, device="cpu", on_nonfinite="record", progress=False)
+    assert recorded.nonfinite == run.nonfinite and math.isnan(recorded.history[-1].accuracy)
 
 
 def test_any_module_can_be_trained(sample):
