@@ -6,12 +6,11 @@
 __all__ = ['binary_accuracy', 'accuracy', 'Evaluation', 'per_class', 'evaluate', 'confusion_matrix', 'expected_calibration_error',
            'Summary', 'summarize', 'Epoch', 'History']
 
-# %% ../nbs/03_metrics.ipynb #918a1960
+# %% ../nbs/03_metrics.ipynb #ec831f59
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from .data import batches
 from .losses import check_batch, cross_entropy_loss, labels_of
@@ -35,7 +34,7 @@ def accuracy(preds, targets):
     check_batch(preds, targets, name="accuracy")
     return (labels_of(preds) == targets.view(-1)).float().mean()
 
-# %% ../nbs/03_metrics.ipynb #6897e679
+# %% ../nbs/03_metrics.ipynb #5704607a
 class Evaluation(NamedTuple):
     """Means over all images: the share of right answers, the loss, and the negative log-likelihood in nats."""
 
@@ -46,7 +45,7 @@ class Evaluation(NamedTuple):
 
 def per_class(logits):
     """Logits with a column for each class: [N, 1] becomes [N, 2] with the first column 0, [N, C] stays."""
-    return F.pad(logits, (1, 0)) if logits.shape[1] == 1 else logits
+    return torch.cat([torch.zeros_like(logits.T), logits.T]).T if logits.shape[1] == 1 else logits
 
 
 @torch.no_grad()

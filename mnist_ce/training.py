@@ -76,7 +76,7 @@ def validate_epoch(model, params, loss, data):
         return Evaluation(*[float("nan")] * 3)
     return evaluate(loss, lambda xb: model(xb, *params), data)
 
-# %% ../nbs/04_training.ipynb #5e94993b
+# %% ../nbs/04_training.ipynb #10f6eea0
 def first_nonfinite(sums):
     """The first of the steps at which each column of [steps, S] is NaN or infinite, -1 where it never is: int64 [S]."""
     bad = ~sums.isfinite()
@@ -84,10 +84,10 @@ def first_nonfinite(sums):
 
 
 @torch.no_grad()
-def train_linear_epoch(weights, bias, lr, loss, batches, last=None):
+def train_linear_epoch(weights, bias, lr, value_and_grad, batches, last=None):
     """Train S linear models on each of `batches` once, in place: the sum of each one's loss in each step, [steps, S].
 
-    weights: [C, S, F], contiguous. bias: [C, S]. lr: a number, or [S, 1]. loss: has a `value_and_grad`. last: as in
+    weights: [C, S, F], contiguous. bias: [C, S]. lr: a number, or [S, 1]. value_and_grad: that of a loss. last: as in
     `train_epoch`, for a single model; where it is given, a non-finite loss raises NonFiniteLoss before the step.
     """
     c, s, f = weights.shape
@@ -95,7 +95,7 @@ def train_linear_epoch(weights, bias, lr, loss, batches, last=None):
     for step, (xb, yb) in enumerate(batches):
         n = len(xb)
         logits = torch.addmm(column, matrix, xb.T).view(c, s * n).T
-        values, slopes = loss.value_and_grad(logits, yb.T.expand(s, n).reshape(-1, 1))
+        values, slopes = value_and_grad(logits, yb.T.expand(s, n).reshape(-1, 1))
         sums.append(values.view(s, n).sum(1))
         if last is not None:
             if not math.isfinite(sums[-1].item()):
@@ -159,7 +159,7 @@ def load_run(path, model=None):
         model.load_state_dict(state)
     return run
 
-# %% ../nbs/04_training.ipynb #dda54756
+# %% ../nbs/04_training.ipynb #714a01aa
 def fit(
     loss, train, valid, epochs=10, lr=1.0, batch_size=256, shuffle=True, init_std=0.01, seed=0,
     model=None, device="auto", on_nonfinite="raise", progress=True, data_seed=0,
@@ -173,7 +173,7 @@ def fit(
     shuffled batches. Raises TypeError or ValueError, naming it, for input that makes no sense.
     """
     device = select_device(device)
-    columns = check_settings(loss, train, valid, epochs, lr, batch_size)
+    columns = check_settings(loss, train, valid, epochs, [lr], batch_size)
     if on_nonfinite not in ("raise", "record"):
         raise ValueError(f"on_nonfinite={on_nonfinite!r} must be 'raise' or 'record'")
     settings = dict(loss=getattr(loss, "__name__", str(loss)), epochs=epochs, lr=lr, batch_size=batch_size, shuffle=shuffle)
@@ -203,7 +203,8 @@ def fit(
             start, in_batches = time.perf_counter(), batches(train, batch_size, order if shuffle else None)
             try:
                 if by_hand:
-                    sums = train_linear_epoch(*trained, lr, loss, in_batches, last if on_nonfinite == "raise" else None)
+                    kept = last if on_nonfinite == "raise" else None
+                    sums = train_linear_epoch(*trained, lr, loss.value_and_grad, in_batches, kept)
                     train_loss, nonfinite = sums.double().sum().item() / len(train), first_nonfinite(sums).item()
                 else:
                     train_loss, nonfinite = train_epoch(forward, lr, params, loss_of, in_batches, last, on_nonfinite)
@@ -221,7 +222,7 @@ def fit(
     return run
 
 
-def check_settings(loss, train, valid, epochs, lr, batch_size):
+def check_settings(loss, train, valid, epochs, rates, batch_size):
     """The number of columns that `loss` needs for these data; TypeError or ValueError for settings that make no sense."""
     for name, data in ("train", train), ("valid", valid):
         if not isinstance(data, Digits):
@@ -233,8 +234,9 @@ def check_settings(loss, train, valid, epochs, lr, batch_size):
     for name, value in ("epochs", epochs), ("batch_size", batch_size):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}={value!r} must be an int of at least 1")
-    if not isinstance(lr, (int, float)) or not 0 < lr < float("inf"):
-        raise ValueError(f"lr={lr!r} must be a number above 0")
+    for lr in rates:
+        if not isinstance(lr, (int, float)) or not 0 < lr < float("inf"):
+            raise ValueError(f"lr={lr!r} must be a number above 0")
     columns = getattr(loss, "columns", None) or len(train.classes)
     if columns == 1 and len(train.classes) != 2:
         raise ValueError(f"{loss.__name__} scores one column, which tells 2 classes apart, not {len(train.classes)}")
