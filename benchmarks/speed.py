@@ -124,7 +124,7 @@ def loading_ratio(rounds):
 
 def import_ratio(rounds):
     """A Python that imports the package and its modules against one that imports torch alone."""
-    modules = "data, model, losses, metrics, training, plots, cli, bundle"
+    modules = "data, model, losses, metrics, training, ensemble, plots, comparison, cli, bundle"
 
     def run(code):
         return lambda: subprocess.run([sys.executable, "-c", code], check=True)

@@ -67,7 +67,7 @@ def stamp():
     """The time of day as part of a file name, so that no result overwrites another."""
     return datetime.now().strftime("%Y%m%d-%H%M%S")
 
-# %% ../nbs/20_cli.ipynb #7002a0d7
+# %% ../nbs/20_cli.ipynb #9b32231b
 def many_options(command):
     """The options of the commands that train many models."""
     choice = click.Choice(list(LOSSES))
@@ -105,7 +105,8 @@ def run_many(command, names, seeds, rates, table, plot, data, device, output, **
     path.write_text(json.dumps(dict(report, interrupted=True) if interrupted else report, indent=1) + "\n")
     plot(results).savefig(path.with_suffix(".png"), dpi=150)
     where = report["environment"]["device"]
-    click.echo(f"\n{len(train)} training images, accuracy on {len(valid)} test images after {settings['epochs']} epochs, on {where}\n")
+    click.echo(f"\n{len(train)} training images, accuracy on {len(valid)} test images after {settings['epochs']} epochs, on {where}")
+    click.echo("n seeds of the initial weights, one order of the batches; sd and 95% interval are over these seeds\n")
     click.echo(table(results))
     click.echo(f"\nraw values: {path}\npicture:    {path.with_suffix('.png')}")
     if interrupted:

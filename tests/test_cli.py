@@ -21,10 +21,20 @@ def test_compare_writes_what_it_prints(tmp_path):
     for name, result in report["results"].items():
         assert result["seeds"] == [0, 1, 2] and len(result["accuracy"]) == 3 and len(result["accuracy"][0]) == 2
         mean = sum(epochs[-1] for epochs in result["accuracy"]) / 3
-        (line,) = [line for line in done.stdout.splitlines() if line.startswith(name)]
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith(name) and " - " not in line]
         assert f"{mean:.4f}" in line
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert str(path) in done.output
+
+
+def test_sweep_trains_each_rate_from_each_seed(tmp_path):
+    arguments = ["sweep", "--loss", "softmax_loss", "--lrs", "0.1:10:3", "--seeds", "2", "--epochs", "1", "--output", str(tmp_path)]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    (path,) = tmp_path.glob("*.json")
+    result = json.loads(path.read_text())["results"]["softmax_loss"]
+    assert result["lr"] == pytest.approx([0.1, 0.1, 1, 1, 10, 10]) and result["seeds"] == [0, 1] * 3
+    assert len(set(map(tuple, result["accuracy"]))) > 3 and path.with_suffix(".png").exists()
 
 
 def test_train_saves_the_model(tmp_path):
@@ -40,7 +50,11 @@ def test_train_saves_the_model(tmp_path):
     [
         (["compare", "--speed", "high"], "--speed"),
         (["compare", "--loss", "hinge"], "hinge"),
-        (["compare", "--seeds", "0"], "--seeds 0"),
+        (["compare", "--seeds", "0"], "'--seeds': 0"),
+        (["sweep", "--lrs", "10:1:3"], "10:1:3"),
+        (["sweep", "--lrs", "0:1:3"], "0:1:3"),
+        (["sweep", "--lrs", "1:2:1"], "1:2:1"),
+        (["sweep", "--lrs", "fast"], "fast"),
         (["compare", "--epochs", "0"], "epochs=0"),
         (["compare", "--lr", "-1"], "lr=-1.0"),
         (["compare", "--batch-size", "0"], "batch_size=0"),
@@ -63,7 +77,7 @@ def test_cuda_that_is_not_there():
 
 
 def test_import_stays_light():
-    modules = "data, model, losses, metrics, training, plots, cli, bundle"
+    modules = "data, model, losses, metrics, training, ensemble, plots, comparison, cli, bundle"
     code = f"import sys, mnist_ce; from mnist_ce import {modules}; print([m for m in sys.modules if m in " \
         "('fastai', 'torchvision', 'matplotlib', 'scipy', 'pandas')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

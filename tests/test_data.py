@@ -112,6 +112,7 @@ def test_only_mnist_makes_the_bundle(idx, tmp_path):
 
 # fastcore leaves the file of its settings for the garbage collector to close
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:Python 3.14 will:DeprecationWarning")  # what fastai does, not we
 def test_fastai_download_equals_the_bundle(sample, pngs, tmp_path, monkeypatch):
     external = pytest.importorskip("fastai.data.external", reason="fastai is a development tool")
     served = tmp_path / "served"
