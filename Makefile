@@ -17,6 +17,7 @@ test: .venv/dev
 
 bench: .venv/dev
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/ensemble.py
 
 # Export the library, run every notebook and store its outputs, then render the README.
 notebooks: .venv/dev

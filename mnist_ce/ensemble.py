@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['evaluate_many', 'by_autograd', 'Runs', 'per_model', 'fit_many']
 
-# %% ../nbs/05_ensemble.ipynb #60c91877
+# %% ../nbs/05_ensemble.ipynb #f1847070
 import operator
 import time
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ import torch
 from tqdm import tqdm
 
 from .data import batches
-from .losses import labels_of
+from .losses import cross_entropy_loss, labels_of
 from .metrics import per_class
 from .model import init_linear, select_device
 from .training import check_settings, first_nonfinite, train_linear_epoch
 
-# %% ../nbs/05_ensemble.ipynb #820abcc7
+# %% ../nbs/05_ensemble.ipynb #a05c896c
 @torch.no_grad()
 def evaluate_many(loss, weights, bias, data, batch_size=1024):
     """Accuracy, loss and NLL of S linear models over all of `data`: three float64 [S], NaN where weights are not finite.
@@ -33,8 +33,8 @@ def evaluate_many(loss, weights, bias, data, batch_size=1024):
         n = len(xb)
         logits = torch.addmm(bias.view(c * s, 1), weights.view(c * s, f), xb.T).view(c, s * n).T
         targets, scores = yb.T.expand(s, n).reshape(-1, 1), per_class(logits)
-        nll = scores.T.logsumexp(0) - scores.gather(1, targets).view(-1)
-        values = loss_of(logits, targets, reduction="none")
+        nll = cross_entropy_loss.unchecked(scores, targets, "none")
+        values = nll if loss is cross_entropy_loss else loss_of(logits, targets, reduction="none")
         right = labels_of(scores) == targets.view(-1)
         for total, value in zip(sums, (right, values, nll)):
             total += value.view(s, n).sum(1)
