@@ -8,7 +8,7 @@ __all__ = ['select_device', 'assert_close', 'init_params', 'init_linear', 'linea
 # %% ../nbs/01_model.ipynb #b413b74a
 import torch
 
-# %% ../nbs/01_model.ipynb #a107bb7b
+# %% ../nbs/01_model.ipynb #f151b99f
 def select_device(device="auto"):
     """The `torch.device` to compute on; "auto" takes CUDA where there is one, else the CPU.
 
@@ -20,6 +20,8 @@ def select_device(device="auto"):
         selected = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"device={device!r} is not a torch device: {error}") from None
+    if selected.type not in ("cpu", "cuda"):
+        raise ValueError(f"device={device!r} is neither the CPU nor CUDA")
     if selected.type == "cuda" and (selected.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device={device!r}: this machine has {torch.cuda.device_count()} CUDA devices")
     return selected

@@ -107,7 +107,7 @@ def train_linear_epoch(weights, bias, lr, value_and_grad, batches, last=None):
         column -= slopes.sum(1, keepdim=True)
     return torch.stack(sums)
 
-# %% ../nbs/04_training.ipynb #2bbe29f2
+# %% ../nbs/04_training.ipynb #97d1b6bc
 @dataclass
 class Run:
     """A trained model: `history`, `weights` [F, C] and `bias` [C] (None for a module), or the `model` (else None).
@@ -128,6 +128,8 @@ class Run:
     def predict(self, x):
         """The digits in images x, float32 [N, F]: int64 [N]. Raises ValueError where the weights are not finite."""
         device = (self.weights if self.model is None else next(self.model.parameters())).device
+        if not isinstance(x, torch.Tensor) or x.ndim != 2 or not x.is_floating_point():
+            raise ValueError(f"predict: images must be a float tensor [N, F], got {getattr(x, 'dtype', type(x))} {list(getattr(x, 'shape', []))}")
         x = x.to(device)
         logits = linear1(x, self.weights, self.bias) if self.model is None else self.model.eval()(x)
         if logits.isnan().any():
