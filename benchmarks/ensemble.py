@@ -12,11 +12,11 @@ import torch
 from speed import HERE, NOTEBOOK, notebook_style, timed
 from tabulate import tabulate
 
-from mnist_ce.cli import environment
 from mnist_ce.data import batches, mnist, mnist_sample
 from mnist_ce.ensemble import evaluate_many, fit_many
 from mnist_ce.losses import cross_entropy_loss
 from mnist_ce.model import init_linear
+from mnist_ce.report import environment
 from mnist_ce.training import fit, train_linear_epoch
 
 

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from PIL import Image
 from tabulate import tabulate
 
-from mnist_ce.cli import environment
 from mnist_ce.data import mnist_sample
 from mnist_ce.losses import cross_entropy_loss, mnist_loss, softmax_loss
+from mnist_ce.report import environment
 from mnist_ce.training import fit
 
 HERE = Path(__file__).parent

@@ -82,3 +82,30 @@ def test_import_stays_light():
         "('fastai', 'torchvision', 'matplotlib', 'scipy', 'pandas')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_autopsy_writes_a_page_and_its_values(tmp_path):
+    run = CliRunner().invoke(main, ["autopsy", "--seeds", "3", "--factorial-seeds", "2", "--output", str(tmp_path)])
+    assert run.exit_code == 0, run.output
+    (page,), (raw,) = tmp_path.glob("*.html"), tmp_path.glob("*.json")
+    assert page.read_text().count("data:image/png") == 2
+    values = json.loads(raw.read_text())
+    assert len(values["factorial"]) == 128 and len(values["reproductions"]["cross_entropy"]["reported"]) == 10
+    assert "40 of 128 combinations: freezes" in run.output
+
+
+@pytest.mark.parametrize("command", ["compare", "sweep", "train", "autopsy"])
+def test_a_folder_that_cannot_be_written_to_is_refused_before_training(command, tmp_path):
+    (tmp_path / "file").write_text("")
+    output = tmp_path / "file" / "folder"
+    run = CliRunner().invoke(main, [command, "--output", str(output / "model.pt" if command == "train" else output)])
+    assert run.exit_code == 2 and "cannot write to" in run.output
+
+
+def test_the_data_seed_changes_the_order_alone(tmp_path):
+    for seed in "0", "1":
+        options = ["compare", "--loss", "mnist_loss", "--seeds", "2", "--epochs", "1", "--data-seed", seed, "--output", str(tmp_path / seed)]
+        assert CliRunner().invoke(main, options).exit_code == 0
+    one, other = (json.loads(next((tmp_path / seed).glob("*.json")).read_text()) for seed in "01")
+    assert one["settings"]["data_seed"] == 0 and other["settings"]["data_seed"] == 1
+    assert one["results"]["mnist_loss"]["train_loss"] != other["results"]["mnist_loss"]["train_loss"]
