@@ -32,7 +32,7 @@ def step_weights(params, lr):
             p.sub_(p.grad, alpha=lr)
             p.grad = None
 
-# %% ../nbs/04_training.ipynb #09145422
+# %% ../nbs/04_training.ipynb #bb48ca97
 class NonFiniteLoss(FloatingPointError):
     """A training loss was NaN or infinite. Carries `.epoch` and `.batch`, counted from 1, `.loss` and `.run`."""
 
@@ -47,34 +47,35 @@ class NonFiniteLoss(FloatingPointError):
         return f"the loss is {self.loss} in {where}; .run has the last finite weights, on_nonfinite='record' would go on"
 
 
-def train_epoch(model, lr, params, loss, batches, last=None, on_nonfinite="raise"):
+def train_epoch(model, lr, params, loss, batches, last=None, on_nonfinite="raise", step=None):
     """Train on each of `batches` once: the mean loss over images, and the first step with a non-finite loss or -1.
 
     model: a function (xb, *params) -> logits. loss: a function (logits, yb) -> scalar. last: tensors like `params`
-    that receive their values from before the latest step. Raises NonFiniteLoss, before the step is taken, unless
-    `on_nonfinite` is "record".
+    that receive their values from before the latest step. step: a function () in place of `step_weights(params, lr)`.
+    Raises NonFiniteLoss, before the step is taken, unless `on_nonfinite` is "record".
     """
+    step = step or partial(step_weights, params, lr)
     total, images, nonfinite = 0.0, 0, -1
-    for step, (xb, yb) in enumerate(batches):
+    for k, (xb, yb) in enumerate(batches):
         batch_loss = loss(model(xb, *params), yb)
         value = batch_loss.item()
         if not math.isfinite(value):
             if on_nonfinite == "raise":
-                raise NonFiniteLoss(step + 1, value)
-            nonfinite = step if nonfinite < 0 else nonfinite
+                raise NonFiniteLoss(k + 1, value)
+            nonfinite = k if nonfinite < 0 else nonfinite
         batch_loss.backward()
         for kept, p in zip(last or (), params):
             kept.copy_(p.detach())
-        step_weights(params, lr)
+        step()
         total, images = total + value * len(xb), images + len(xb)
     return total / images, nonfinite
 
 
-def validate_epoch(model, params, loss, data):
+def validate_epoch(model, params, loss, data, batch_size=8192):
     """Accuracy, loss and NLL over all of `data`, as an `Evaluation`; NaN for each if a parameter is not finite."""
     if not all(p.isfinite().all() for p in params):
         return Evaluation(*[float("nan")] * 3)
-    return evaluate(loss, lambda xb: model(xb, *params), data)
+    return evaluate(loss, lambda xb: model(xb, *params), data, batch_size)
 
 # %% ../nbs/04_training.ipynb #10f6eea0
 def first_nonfinite(sums):
@@ -161,35 +162,37 @@ def load_run(path, model=None):
         model.load_state_dict(state)
     return run
 
-# %% ../nbs/04_training.ipynb #714a01aa
+# %% ../nbs/04_training.ipynb #448a026d
 def fit(
     loss, train, valid, epochs=10, lr=1.0, batch_size=256, shuffle=True, init_std=0.01, seed=0,
-    model=None, device="auto", on_nonfinite="raise", progress=True, data_seed=0,
+    model=None, device="auto", on_nonfinite="raise", progress=True, data_seed=0, optimizer=None, augment=None,
 ):  # fmt: skip
-    """Train a linear model, or any `model`, by plain gradient descent on `loss`; validate after each epoch: a `Run`.
+    """Train a linear model, or any `model`, by gradient descent on `loss`; validate after each epoch: a `Run`.
 
     loss: a function (logits [n, C], targets int64 [n, 1]) -> scalar; C is `loss.columns` if it has that, else the
     number of classes. train, valid: `Digits`. init_std: scale of the initial weights and bias, drawn from `seed`.
     model: an `nn.Module` from [n, F] to [n, C], trained in place. device: "auto", "cpu", "cuda" …
     on_nonfinite: "raise" a NonFiniteLoss, or "record" its step in `run.nonfinite` and go on. data_seed: the order of
-    shuffled batches. Raises TypeError or ValueError, naming it, for input that makes no sense.
+    shuffled batches, and what `augment` draws. optimizer: a function (parameters, lr, steps in all) -> an optimizer of
+    torch.optim and its scheduler, stepped at each batch. augment: a function (xb, generator) -> xb for the training
+    images. Raises TypeError or ValueError, naming it, for input that makes no sense.
     """
     device = select_device(device)
     columns = check_settings(loss, train, valid, epochs, [lr], batch_size)
     if on_nonfinite not in ("raise", "record"):
         raise ValueError(f"on_nonfinite={on_nonfinite!r} must be 'raise' or 'record'")
-    settings = dict(loss=getattr(loss, "__name__", str(loss)), epochs=epochs, lr=lr, batch_size=batch_size, shuffle=shuffle)
-    settings |= dict(init_std=init_std, seed=seed, data_seed=data_seed, device=str(device))
+    settings = {key: getattr(f, "__name__", str(f)) for key, f in dict(loss=loss, optimizer=optimizer, augment=augment).items() if f}
+    settings |= dict(epochs=epochs, lr=lr, batch_size=batch_size, shuffle=shuffle, init_std=init_std, seed=seed, data_seed=data_seed, device=str(device))
     train, valid = train.to(device), valid.to(device)
-    loss_of, steps, by_hand = getattr(loss, "unchecked", loss), math.ceil(len(train) / batch_size), False
+    loss_of, steps, by_hand, step = getattr(loss, "unchecked", loss), math.ceil(len(train) / batch_size), False, None
     if model is None:
         weights, bias = init_linear(train.x.shape[1], columns, [seed], [init_std], device)
-        forward, by_hand = linear1, hasattr(loss, "value_and_grad")
+        forward, by_hand = linear1, hasattr(loss, "value_and_grad") and not optimizer
         params = [weights[:, 0].T.requires_grad_(not by_hand), bias[:, 0].requires_grad_(not by_hand)]
         run = Run(History(), *[p.detach() for p in params], train.classes, settings)
         trained = [weights, bias] if by_hand else params
     else:
-        params = trained = list(model.to(device).parameters())
+        params = trained = [*model.to(device).parameters(), *model.buffers()]
         forward = lambda xb, *_: model.train(torch.is_grad_enabled())(xb)  # nothing is validated with gradients
         run = Run(History(), None, None, train.classes, settings, model=model)
     with torch.no_grad():
@@ -200,26 +203,28 @@ def fit(
     if getattr(first, "shape", None) != ():
         raise ValueError(f"the loss must return a scalar, got {getattr(first, 'shape', first)}")
     last, order = [p.detach().clone() for p in trained], torch.Generator().manual_seed(data_seed)
+    if optimizer:
+        stepper, schedule = optimizer([p for p in params if p.requires_grad], lr, epochs * steps)
+        step = lambda: (stepper.step(), schedule.step(), stepper.zero_grad())
     with tqdm(range(epochs), desc=settings["loss"], unit="epoch", leave=False, disable=not progress) as bar:
         for epoch in bar:
             start, in_batches = time.perf_counter(), batches(train, batch_size, order if shuffle else None)
+            if augment:
+                in_batches = ((augment(xb, order), yb) for xb, yb in in_batches)
             try:
                 if by_hand:
-                    kept = last if on_nonfinite == "raise" else None
-                    sums = train_linear_epoch(*trained, lr, loss.value_and_grad, in_batches, kept)
+                    sums = train_linear_epoch(*trained, lr, loss.value_and_grad, in_batches, last if on_nonfinite == "raise" else None)
                     train_loss, nonfinite = sums.double().sum().item() / len(train), first_nonfinite(sums).item()
                 else:
-                    train_loss, nonfinite = train_epoch(forward, lr, params, loss_of, in_batches, last, on_nonfinite)
+                    train_loss, nonfinite = train_epoch(forward, lr, params, loss_of, in_batches, last, on_nonfinite, step)
             except NonFiniteLoss as error:
                 if not all(p.isfinite().all() for p in params):
                     [p.data.copy_(kept) for p, kept in zip(trained, last)]
                 error.epoch, error.run, run.nonfinite = epoch + 1, run, epoch * steps + error.batch - 1
                 raise
-            if run.nonfinite < 0 <= nonfinite:
-                run.nonfinite = epoch * steps + nonfinite
-            scores = validate_epoch(forward, params, loss_of, valid)
-            seconds = time.perf_counter() - start
-            run.history.append(Epoch(epoch + 1, train_loss, scores.loss, scores.accuracy, scores.nll, seconds))
+            run.nonfinite = epoch * steps + nonfinite if run.nonfinite < 0 <= nonfinite else run.nonfinite
+            scores = validate_epoch(forward, params, loss_of, valid, 8192 if model is None else 1024)
+            run.history.append(Epoch(epoch + 1, train_loss, scores.loss, scores.accuracy, scores.nll, time.perf_counter() - start))
             bar.set_postfix(loss=f"{train_loss:.4f}", accuracy=f"{scores.accuracy:.4f}")
     return run
 
