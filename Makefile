@@ -1,6 +1,6 @@
 # make run    install the package and run the main job: train with each loss, print the table
 # make test   install the development tools and run every check
-# make bench  time the package against the loop as the original notebook wrote it
+# make bench  time the package against the original's loop, bare products, and PyTorch's MNIST example
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --constraint constraints.txt
@@ -18,6 +18,7 @@ test: .venv/dev
 bench: .venv/dev
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/ensemble.py
+	$(BIN)/python benchmarks/digits.py
 
 # Export the library, run every notebook and store its outputs, then render the README.
 notebooks: .venv/dev

@@ -8,6 +8,7 @@ import torch
 from click.testing import CliRunner
 
 from mnist_ce.cli import main
+from mnist_ce.networks import recipe
 from mnist_ce.training import load_run
 
 
@@ -45,6 +46,30 @@ def test_train_saves_the_model(tmp_path):
     assert run.settings["seed"] == 5 and f"{run.history[-1].accuracy:.4f}" in done.output
 
 
+def test_train_a_network_on_other_digits(tmp_path):
+    path = tmp_path / "model.pt"
+    done = CliRunner().invoke(main, ["train", "--digits", "0-2", "--model", "mlp", "--epochs", "2", "--output", str(path)])
+    assert done.exit_code == 0, done.output
+    assert f'load_run("{path}", model=recipe("mlp", 3)["model"])' in done.output
+    run = load_run(path, model=recipe("mlp", 3)["model"])
+    assert run.classes == (0, 1, 2) and run.history[-1].accuracy > 0.97
+
+
+def test_compare_on_ten_digits_leaves_the_one_column_out(tmp_path):
+    done = CliRunner().invoke(main, ["compare", "--digits", "0-9", "--seeds", "2", "--epochs", "1", "--lr", "0.1", "--output", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    report = json.loads(next(tmp_path.glob("*.json")).read_text())
+    assert list(report["results"]) == ["softmax_loss", "cross_entropy_loss"] and report["settings"]["digits"] == list(range(10))
+    assert report["results"]["cross_entropy_loss"]["columns"] == 10
+    assert min(epochs[-1] for epochs in report["results"]["cross_entropy_loss"]["accuracy"]) > 0.85
+
+
+def test_a_folder_without_one_of_the_digits_is_refused(tmp_path):
+    (tmp_path / "train" / "3").mkdir(parents=True)
+    done = CliRunner().invoke(main, ["train", "--digits", "3,8", "--data", str(tmp_path), "--output", str(tmp_path / "model.pt")])
+    assert done.exit_code == 2 and "no images of the digit 3" in done.output and not (tmp_path / "model.pt").exists()
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -61,6 +86,13 @@ def test_train_saves_the_model(tmp_path):
         (["compare", "--data", "no/such/folder"], "no/such/folder"),
         (["train", "--device", "gpu"], "gpu"),
         (["train", "--epochs", "many"], "many"),
+        (["train", "--digits", "3"], "'3' is one digit alone"),
+        (["train", "--digits", "3,3"], "'3,3' has a digit twice"),
+        (["compare", "--digits", "three"], "'three' is not digits such as"),
+        (["compare", "--digits", ""], "'' is not digits such as"),
+        (["compare", "--digits", "0-9", "--loss", "mnist_loss"], "mnist_loss scores one column, which tells 2 classes apart, not 10"),
+        (["train", "--model", "resnet"], "resnet"),
+        (["train", "--model", "mlp", "--init-std", "1"], "--init-std is for the linear model"),
         (["autopilot"], "autopilot"),
     ],
 )
@@ -77,7 +109,7 @@ def test_cuda_that_is_not_there():
 
 
 def test_import_stays_light():
-    modules = "data, model, losses, metrics, training, ensemble, plots, comparison, cli, bundle"
+    modules = "data, model, losses, metrics, training, ensemble, original, learner, plots, doctor, networks, options, report, comparison, cli, bundle"
     code = f"import sys, mnist_ce; from mnist_ce import {modules}; print([m for m in sys.modules if m in " \
         "('fastai', 'torchvision', 'matplotlib', 'scipy', 'pandas')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
