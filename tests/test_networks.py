@@ -74,7 +74,8 @@ def test_a_saved_network_is_the_network(ten, tmp_path):
 
 
 def test_the_model_must_fit_the_classes(sample):
-    before = [p.clone() for p in (model := mlp(10, torch.Generator().manual_seed(0))).parameters()]
+    model = mlp(10, torch.Generator().manual_seed(0))
+    before = [p.clone() for p in model.parameters()]
     with pytest.raises(ValueError, match="the model gives .*10.*, 2 columns are needed for classes"):
         fit(cross_entropy_loss, *sample, model=model, progress=False)
     assert all(torch.equal(p, q) for p, q in zip(before, model.parameters()))
