@@ -156,7 +156,8 @@ def test_a_process_that_fails_ends_all(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is a POSIX signal here")
 def test_ctrl_c_keeps_what_was_finished(tmp_path):
     command = [sys.executable, "-m", "mnist_ce", "compare", "--seeds", "100000", "--epochs", "2", "--output", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs inherit that Ctrl-C is ignored
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
         seen = ""
         while "200/300000" not in seen:  # two crowds are done
             seen += process.stderr.read(1)
