@@ -16,6 +16,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'mnist_ce.comparison.comparison_table': ('comparison.html#comparison_table', 'mnist_ce/comparison.py'),
                                      'mnist_ce.comparison.difference_table': ('comparison.html#difference_table', 'mnist_ce/comparison.py'),
                                      'mnist_ce.comparison.raw_values': ('comparison.html#raw_values', 'mnist_ce/comparison.py'),
+                                     'mnist_ce.comparison.spread': ('comparison.html#spread', 'mnist_ce/comparison.py'),
                                      'mnist_ce.comparison.sweep_table': ('comparison.html#sweep_table', 'mnist_ce/comparison.py')},
             'mnist_ce.data': { 'mnist_ce.data.Digits': ('data.html#digits', 'mnist_ce/data.py'),
                                'mnist_ce.data.Digits.__getitem__': ('data.html#digits.__getitem__', 'mnist_ce/data.py'),

@@ -92,18 +92,19 @@ def join_processes(device):
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return dist.get_rank(), dist.get_world_size()
 
-# %% ../nbs/20_cli.ipynb #3b544f95
+# %% ../nbs/20_cli.ipynb #4e706410
 @main.command()
 @many_options
 @click.option("--seeds", default=300, type=click.IntRange(min=1), help="Models per loss, with the seeds 0, 1, 2 …")
-@click.option("--lr", default=1.0, help="Learning rate.")
-def compare(names, seeds, lr, **options):
+@click.option("--lr", type=float, default=None, help="Learning rate.  [default: 1.0; 0.3 for more than two digits]")
+def compare(names, seeds, lr, digits, **options):
     """Train with each loss from many seeds; print a table, write JSON and a picture."""
     from mnist_ce.plots import plot_curves
 
-    table = lambda results: f"{comparison_table(results)}\n\n{difference_table(results)}"
+    lr = recipe("linear", len(digits))["lr"] if lr is None else lr
+    table = lambda results: f"learning rate {lr:g}\n\n{comparison_table(results)}\n\n{difference_table(results)}".rstrip()
     plot = lambda results: plot_curves({name: result["accuracy"] for name, result in results.items()})
-    run_many("compare", names, range(seeds), lr, table, plot, **options)
+    run_many("compare", names, range(seeds), lr, table, plot, digits, **options)
 
 # %% ../nbs/20_cli.ipynb #ebb083a5
 @main.command()
@@ -156,12 +157,12 @@ def doctor(loss, metric, columns):
     click.echo(report)
     raise SystemExit(any(not check.passed for check in report))
 
-# %% ../nbs/20_cli.ipynb #9400a516
+# %% ../nbs/20_cli.ipynb #e6fb04ea
 @main.command()
 @click.option("--loss", "name", type=click.Choice(list(LOSSES)), default="cross_entropy_loss")
 @click.option("--model", "kind", type=click.Choice(MODELS), default="linear", help="mlp has a hidden layer of 30.")
 @click.option("--seed", default=0, help="Of the initial weights.")
-@click.option("--lr", type=float, default=None, help="Learning rate.  [default: 1.0; mlp and convnet 0.01]")
+@click.option("--lr", type=float, default=None, help="Learning rate.  [default: 1.0, or 0.3 for more than two digits; mlp and convnet 0.01]")
 @training_options
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), default=None, help="File of the model.  [default: runs/train-….pt]")
 @click.pass_context

@@ -108,7 +108,7 @@ def train_linear_epoch(weights, bias, lr, value_and_grad, batches, last=None):
         column -= slopes.sum(1, keepdim=True)
     return torch.stack(sums)
 
-# %% ../nbs/04_training.ipynb #97d1b6bc
+# %% ../nbs/04_training.ipynb #d131623a
 @dataclass
 class Run:
     """A trained model: `history`, `weights` [F, C] and `bias` [C] (None for a module), or the `model` (else None).
@@ -148,7 +148,7 @@ class Run:
 def load_run(path, model=None):
     """The `Run` that `Run.save` wrote to `path`, on the CPU. model: a module of the same make, if it was one.
 
-    Raises ValueError if the file is no run, or if the model is missing or too many.
+    Raises ValueError if the file is no run or the model is missing or too many, RuntimeError if it is of another make.
     """
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True)
