@@ -6,8 +6,11 @@ import torch
 
 from mnist_ce.data import Digits
 from mnist_ce.losses import cross_entropy_loss, mnist_loss
-from mnist_ce.metrics import accuracy, binary_accuracy, confusion_matrix, evaluate, expected_calibration_error, summarize
-from mnist_ce.model import init_params, linear1
+from mnist_ce.metrics import (
+    BatchMeans, Pooled, accuracy, as_metric, binary_accuracy, confusion_matrix, evaluate, expected_calibration_error,
+    measure, true_accuracy,
+)  # fmt: skip
+from mnist_ce.model import Linears, init_params, linear1
 
 
 @pytest.mark.parametrize("metric, columns", [(binary_accuracy, 1), (accuracy, 2), (confusion_matrix, 2), (expected_calibration_error, 2)])
@@ -35,9 +38,9 @@ def test_columns_are_not_mixed_up():
 
 def test_accuracy_and_confusion_by_hand():
     t = torch.tensor([0, 1, 2, 2])
-    z = torch.eye(3)[[0, 2, 2, 1]]
+    z = torch.eye(3)[[0, 2, 2, 0]]
     assert accuracy(z, t) == accuracy(z, t.unsqueeze(1)) == 0.5
-    assert confusion_matrix(z, t).tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 1]]
+    assert confusion_matrix(z, t).tolist() == [[1, 0, 0], [0, 0, 1], [1, 0, 1]], "rows are labels"
     assert binary_accuracy(torch.tensor([[1.0], [-1.0], [2.0]]), torch.tensor([1, 1, 1])) == torch.tensor(2 / 3)
 
 
@@ -48,23 +51,92 @@ def test_evaluation_is_pooled(sample, device):
         weights = init_params((784, columns), std=0.1, generator=generator).detach().to(device)
         model = lambda xb: linear1(xb, weights, torch.zeros(columns, device=device))
         metric = binary_accuracy if columns == 1 else accuracy
-        for batch_size in 100, 4096:
-            scores = evaluate(loss, model, train, batch_size)
-            logits = model(train.x)
-            assert scores.accuracy == pytest.approx(metric(logits, train.y).item(), abs=2 / len(train))
-            assert scores.loss == pytest.approx(loss(logits, train.y).item(), rel=1e-5)
-            z = torch.cat([torch.zeros_like(logits), logits], 1) if columns == 1 else logits
-            assert scores.nll == pytest.approx(cross_entropy_loss(z, train.y).item(), rel=1e-5)
+        scores = evaluate(loss, model, train)
+        logits = model(train.x)
+        assert scores.accuracy == pytest.approx(metric(logits, train.y).item(), abs=2 / len(train))
+        assert scores.loss == pytest.approx(loss(logits, train.y).item(), rel=1e-5)
+        z = torch.cat([torch.zeros_like(logits), logits], 1) if columns == 1 else logits
+        assert scores.nll == pytest.approx(cross_entropy_loss(z, train.y).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 17, 26])
+def test_confusion_counts_narrow_ints(classes):
+    t = torch.arange(classes).to(torch.uint8)
+    assert torch.equal(confusion_matrix(torch.eye(classes), t), torch.eye(classes, dtype=torch.long))
 
 
 def test_evaluation_refuses_what_does_not_fit(sample):
     valid = sample[1]
     with pytest.raises(ValueError, match="no images"):
         evaluate(mnist_loss, lambda x: x[:, :1], valid[:0])
-    with pytest.raises(ValueError, match=r"logits \[2038, 3\] do not fit"):
-        evaluate(cross_entropy_loss, lambda x: x[:, :3], valid)
-    with pytest.raises(ValueError, match="contain nan"):
-        evaluate(mnist_loss, lambda x: x[:, :1] * float("nan"), valid)
+    with pytest.raises(ValueError, match="returns a tuple: let it return the scores alone"):
+        evaluate(cross_entropy_loss, lambda x: (x[:, :2], x), valid)
+
+
+def test_a_module_is_evaluated_in_eval_mode_and_put_back(sample):
+    module = torch.nn.Sequential(torch.nn.Linear(784, 2), torch.nn.Dropout(0.5))
+    first, second = (evaluate(cross_entropy_loss, module, sample[1]) for _ in range(2))
+    assert first == second and module.training and module[1].training
+
+
+class Fixed:
+    """Two models' scores, one column: the second is the first with its sign turned."""
+
+    def logits(self, x):
+        return torch.stack([x[:, :1], -x[:, :1]])
+
+
+def toy():
+    x = torch.tensor([[2.0], [2.0], [-2.0], [2.0], [2.0]])
+    return Digits(x, torch.tensor([[1], [1], [1], [0], [0]]), (7, 3))
+
+
+def test_pooled_and_batch_means_differ_by_the_short_batch():
+    right = lambda scores, labels: ((scores > 0).view(-1) == labels).float()
+    found = measure(Fixed(), toy(), dict(pooled=Pooled(right), means=BatchMeans(right)), batch_size=4)
+    assert found["pooled"].tolist() == [2 / 5, 3 / 5] and found["means"].tolist() == [0.25, 0.75]
+
+
+def test_a_metric_starts_anew_once_computed():
+    metric = true_accuracy()
+    for _ in range(2):
+        assert measure(Fixed(), toy(), dict(a=metric))["a"].tolist() == [2 / 5, 3 / 5]
+
+
+def test_broken_models_have_no_accuracy():
+    weights = torch.ones(2, 3, 1)
+    weights[0, 1], weights[1, 2] = torch.nan, torch.inf
+    models = Linears(weights, torch.zeros(2, 3), cross_entropy_loss, torch.ones(3))
+    accuracy = measure(models, toy(), dict(a=true_accuracy()))["a"]
+    assert accuracy.isnan().tolist() == [False, True, True]
+
+
+def f1(preds, targets):
+    answers, t = preds.argmax(1), targets.view(-1)
+    hits = ((answers == 1) & (t == 1)).sum()
+    return 2 * hits / ((answers == 1).sum() + (t == 1).sum())
+
+
+@pytest.mark.parametrize(
+    "function, form",
+    [
+        (f1, (-1,)),
+        (lambda p, t: (p.argmax(1) == t).float().mean(), (-1,)),
+        (lambda p, t: (p.argmax(1, keepdim=True) == t).float().mean(), (-1, 1)),
+        (lambda p, t: float((p.argmax(1).numpy() != t.numpy()).mean()), (-1,)),
+    ],
+)
+def test_the_form_of_targets_that_a_metric_wants_is_found(function, form):
+    assert as_metric("own", function, columns=2).form == form
+
+
+def test_metrics_that_cannot_be_called():
+    with pytest.raises(TypeError, match="the metric 'f1' must be a function of .*, got 'f1'"):
+        as_metric("f1", "f1", columns=2)
+    with pytest.raises(ValueError, match=r"the metric 'own' failed on \[7, 2\]: TypeError"):
+        as_metric("own", lambda preds: 1.0, columns=2)
+    with pytest.raises(ValueError, match="the metric 'all' failed"):
+        as_metric("all", lambda p, t: p.argmax(1) == t, columns=2)
 
 
 def test_calibration_by_hand():
@@ -74,24 +146,11 @@ def test_calibration_by_hand():
     assert expected_calibration_error(torch.tensor([[math.log(3.0)]]), torch.tensor([1])) == pytest.approx(0.25)
 
 
-def test_summary_by_hand():
-    result = summarize([1, 2, 3])
-    assert (result.n, result.mean, result.sd) == (3, 2, 1)
-    assert result.high - result.mean == pytest.approx(4.302653 / 3**0.5, rel=1e-6)  # t of 2 degrees of freedom
-    assert math.isnan(summarize([1]).sd) and math.isnan(summarize([1, float("nan")]).mean)
-
-
-def test_toy_digits_refuse_bad_tensors():
-    x, y = torch.zeros(3, 4), torch.tensor([[0], [1], [1]])
-    assert Digits(x, y, (7, 3)).index.tolist() == [0, 1, 2]
-    for kind, arguments in [
-        (TypeError, (x.double(), y, (7, 3))),
-        (TypeError, (x, y.float(), (7, 3))),
-        (ValueError, (x, y.squeeze(1), (7, 3))),
-        (ValueError, (x, y[:2], (7, 3))),
-        (ValueError, (x, y + 1, (7, 3))),
-        (ValueError, (x, y - 1, (7, 3))),
-        (ValueError, (x, y, (3, 3))),
-    ]:
-        with pytest.raises(kind, match="Digits: "):
-            Digits(*arguments)
+def test_calibration_counts_an_edge_in_the_bin_below():
+    sure = torch.tensor([[0.0, 200.0]])  # a probability of 1 belongs to the last bin
+    assert expected_calibration_error(sure, torch.tensor([1])) == 0
+    at = lambda p: torch.tensor([[math.log(1 - p), math.log(p)]], dtype=torch.double)
+    # 0.6 is the upper edge of a bin of five, 0.61 is in the next: apart, their errors do not cancel
+    z, t = torch.cat([at(0.6 - 1e-12), at(0.61)]), torch.tensor([1, 0])
+    assert expected_calibration_error(z, t, bins=5) == pytest.approx((0.4 + 0.61) / 2)
+    assert expected_calibration_error(z, t, bins=1) == pytest.approx((0.61 - 0.4) / 2)
