@@ -1,20 +1,18 @@
 """A model in a crowd is the model that trains alone, whoever its neighbours are; many processes equal one."""
-import json
 import math
-import os
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from mnist_ce.data import Digits, mnist
-from mnist_ce.ensemble import by_autograd, fit_many
-from mnist_ce.losses import cross_entropy_loss, softmax_loss
-from mnist_ce.model import assert_close
+from mnist_ce import ensemble
+from mnist_ce.data import mnist
+from mnist_ce.ensemble import compare, comparison_table, difference_table, fit_many, sweep, sweep_table
+from mnist_ce.losses import cross_entropy_loss, mnist_loss, softmax_loss
+from mnist_ce.results import assert_close
 from mnist_ce.training import fit
 
 SETTINGS = dict(epochs=2, progress=False)
@@ -52,9 +50,8 @@ def test_one_rate_and_one_scale_for_each_model(sample, device):
         agree(many, s, fit(softmax_loss, *sample, seed=seed, lr=lr, init_std=std, device=device, **SETTINGS), sample[1])
 
 
-def log_of_softmax(preds, targets, reduction="mean"):
-    losses = -preds.softmax(1).log().gather(1, targets.view(-1, 1)).squeeze(1)
-    return losses if reduction == "none" else losses.mean()
+def log_of_softmax(preds, targets):
+    return -preds.softmax(1).log().gather(1, targets.view(-1, 1)).mean()
 
 
 def test_a_model_that_breaks_disturbs_nobody(sample):
@@ -68,11 +65,23 @@ def test_a_model_that_breaks_disturbs_nobody(sample):
     assert recorded.nonfinite == many.nonfinite[0] and math.isnan(recorded.history[-1].accuracy)
 
 
-def test_autograd_stands_in_for_a_gradient_by_hand(loss):
-    z = (3 * torch.randn(loss.columns or 4, 32, generator=torch.Generator().manual_seed(0))).T
-    t = torch.arange(32).unsqueeze(1) % max(z.shape[1], 2)
-    for found, known in zip(by_autograd(loss)(z, t), loss.value_and_grad(z, t)):
-        assert_close(found, known, terms=4)
+def book(preds, targets):
+    preds = preds.sigmoid()
+    return torch.where(targets == 1, 1 - preds, preds).mean()
+
+
+@pytest.mark.parametrize("own, ours, rate", [
+    (F.cross_entropy, cross_entropy_loss, 1), (book, mnist_loss, 1),
+    (torch.nn.CrossEntropyLoss(reduction="sum"), cross_entropy_loss, 256),
+], ids=["torch's", "the book's", "a sum"])  # fmt: skip
+def test_a_strangers_loss_trains_as_ours(sample, own, ours, rate):
+    train = sample[0][: 256 * 20]  # no short batch, over which a sum would take a shorter step
+    settings = dict(shuffle=False, device="cpu", **SETTINGS)
+    theirs = fit_many(own, train, sample[1], [3, 4], lr=1.0 / rate, **settings)
+    known = fit_many(ours, train, sample[1], [3, 4], **settings)
+    assert_close(theirs.weights, known.weights, terms=784)
+    for score in "train_loss", "valid_loss", "nll":  # of a sum too: means over images
+        assert_close(getattr(theirs, score), getattr(known, score).float(), terms=784)
 
 
 def test_order_belongs_to_the_data_seed(sample):
@@ -83,13 +92,11 @@ def test_order_belongs_to_the_data_seed(sample):
 @pytest.mark.parametrize(
     "setting, error, words",
     [
-        (dict(seeds=[]), ValueError, "seeds is empty"),
-        (dict(seeds=[1, 2, 1]), ValueError, "two models are alike: seed 1"),
-        (dict(seeds=[1, 2], lr=[0.1]), ValueError, "lr has 1 values for 2 seeds"),
         (dict(seeds=[1, 2], init_std=[0.1] * 3), ValueError, "init_std has 3 values for 2 seeds"),
         (dict(seeds=[1, 2], lr=[0.1, -1.0]), ValueError, "lr=-1.0"),
         (dict(seeds=[1, 2], init_std=[0.1, -1.0]), ValueError, "std=-1.0"),
-        (dict(seeds=[1.5]), TypeError, "float"),
+        (dict(seeds=[1.5]), ValueError, "seed=1.5"),
+        (dict(seeds=[-1]), ValueError, "seed=-1"),
         (dict(seeds=[0], epochs=0), ValueError, "epochs=0"),
         (dict(seeds=[0], batch_size=0), ValueError, "batch_size=0"),
         (dict(seeds=[0], device="gpu"), ValueError, "gpu"),
@@ -99,6 +106,91 @@ def test_order_belongs_to_the_data_seed(sample):
 def test_settings_that_make_no_sense(sample, setting, error, words):
     with pytest.raises(error, match=words):
         fit_many(cross_entropy_loss, *sample, **setting, progress=False)
+
+
+@pytest.fixture(scope="module")
+def compared(sample):
+    """Three orders by four seeds of two losses, one epoch each."""
+    losses = [softmax_loss, cross_entropy_loss]
+    return compare(losses, *sample, seeds=range(4), orders=range(3), epochs=1, device="cpu", progress=False)
+
+
+def test_compare_trains_every_seed_under_every_order(sample, compared):
+    assert len(compared) == 24 and len({*zip(*compared.coords.values())}) == 24
+    alone = fit(softmax_loss, *sample, seed=3, data_seed=2, epochs=1, device="cpu", progress=False)
+    same = compared.where(loss="softmax_loss", seed=3, data_seed=2)
+    assert abs(same.last().item() - alone.history[-1].accuracy) < 1.5 / 2038
+    assert compared.record["settings"]["losses"] == ["softmax_loss", "cross_entropy_loss"]
+
+
+def test_the_comparison_says_what_the_runs_hold(sample, compared):
+    valid = sample[1]
+    rows = {row[0]: dict(zip(table.headers, row)) for table in [comparison_table(compared, valid)] for row in table}
+    for name, part in compared.by("loss").items():
+        row, last = rows[name], part.last()
+        assert row["n"] == 12 and row["accuracy"] == f"{last.mean():.4f}" and row["sd"] == f"{last.std():.4f}"
+        assert row["worst"] == f"{last.min():.4f}" != f"{last.max():.4f}"
+        assert row["95% interval"] == "{:.4f} to {:.4f}".format(*part.summary()[3:])
+        assert row["NLL"] == f"{part.last('nll').mean():.4f}" and row["non-finite"] == 0
+        assert row["s/model"] == f"{part.seconds.sum(0).mean():.4f}" and float(row["s/model"]) < 0.2
+        right = torch.stack([run.predict(valid) == valid.digits for run in map(part.__getitem__, range(12))])
+        error = right.double().mean(0).std().item() / 2038**0.5
+        assert row["± images"] == f"{1.96 * error:.4f}"
+
+
+def test_differences_are_paired_and_have_the_right_sign(sample, compared):
+    valid, parts = sample[1], compared.by("loss")
+    (row,) = difference_table(compared, valid)
+    difference = (parts["cross_entropy_loss"].last() - parts["softmax_loss"].last()).mean().item()
+    assert row[:3] == ["cross_entropy_loss - softmax_loss", 12, f"{difference:+.4f}"] and difference > 0.001
+    a, b = (part.right(valid) for part in parts.values())
+    gained, lost = ((x & ~y).sum(1).double().mean().item() for x, y in ((b, a), (a, b)))
+    assert row[4] == f"{gained:.1f} / {lost:.1f}" and gained > lost
+    assert abs(difference * 2038 - (gained - lost)) < 1e-6
+    low, high = map(float, row[3].split(" to "))
+    wide_low, wide_high = map(float, row[5].split(" to "))
+    assert wide_low < low < difference < high < wide_high
+    assert row[6] == ("holds" if wide_low > 0 else "may vanish")
+
+
+def test_a_broken_model_neither_erases_the_mean_nor_hides(sample):
+    broken = dict(init_std=[1.0, 0.01, 0.01], lr=[1.0, 0.01, 0.01], shuffle=False, epochs=2, progress=False)
+    runs = fit_many(log_of_softmax, *sample, range(3), device="cpu", **broken)
+    (row,) = comparison_table(runs, sample[1])
+    sound = runs[1:].last()
+    assert row[1:4] == [2, f"{sound.mean():.4f}", f"{sound.std():.4f}"] and row[6] == "nan" and row[8] == 1
+
+
+def test_a_sweep_trains_each_rate_from_each_seed(sample, monkeypatch):
+    monkeypatch.setattr(ensemble, "CROWD", 3)
+    runs = sweep([softmax_loss, F.cross_entropy], *sample, [0.1, 1.0], seeds=[0, 1], epochs=1, device="cpu", progress=False)
+    assert [*zip(runs.coords["lr"], runs.coords["seed"])] == [(0.1, 0), (0.1, 1), (1.0, 0), (1.0, 1)] * 2
+    table = sweep_table(runs)
+    assert table.headers == ["lr", "softmax_loss", "cross_entropy"]
+    of_one = runs.where(loss="cross_entropy", lr=1.0).last()
+    assert table[1] [0] == "1" and table[1][2] == f"{of_one.mean():.4f} ± {of_one.std():.4f}"
+
+
+def test_losses_need_names_of_their_own(sample):
+    with pytest.raises(ValueError, match="got none"):
+        compare([], *sample)
+
+
+def test_what_was_finished_survives_ctrl_c(sample, monkeypatch):
+    calls = []
+
+    def interrupted(*args, **kwargs):
+        calls.append(kwargs)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+        return fit_many(*args, **kwargs)
+
+    monkeypatch.setattr(ensemble, "fit_many", interrupted)
+    settings = dict(seeds=range(2), orders=range(2), epochs=1, progress=False)
+    runs = compare([softmax_loss, cross_entropy_loss], *sample, **settings)
+    assert len(runs) == 4 and set(runs.coords["loss"]) == {"softmax_loss"} and runs.record["interrupted"]
+    with pytest.raises(KeyboardInterrupt):
+        compare([softmax_loss], *sample, **settings)
 
 
 def test_three_thousand_models_fit_in_four_gigabytes():
@@ -115,57 +207,10 @@ def test_three_thousand_models_fit_in_four_gigabytes():
     assert float(done.stdout) < 4
 
 
-def run_processes(count, arguments, **kwargs):
-    """torchrun's launcher with `count` processes, one thread each."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    environment = dict(os.environ, OMP_NUM_THREADS="1")
-    return subprocess.run([*launcher, *arguments], env=environment, capture_output=True, text=True, timeout=120, **kwargs)
-
-
-def test_two_processes_equal_one(tmp_path):
-    for count in 1, 2:
-        arguments = ["compare", "--seeds", "150", "--epochs", "2", "--device", "cpu", "--output", str(tmp_path / str(count))]
-        done = run_processes(count, ["-m", "mnist_ce", *arguments])
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("paired difference") == 1
-    reports = [json.loads(next((tmp_path / count).glob("*.json")).read_text()) for count in ("1", "2")]
-    for report in reports:
-        for result in report["results"].values():
-            assert result["seeds"] == list(range(150)) and len(result.pop("seconds")) == 150
-    assert reports[0]["results"] == reports[1]["results"] and reports[0]["settings"] == reports[1]["settings"]
-
-
-def test_a_process_that_fails_ends_all(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(f"""
-        import os
-        from mnist_ce import cli, comparison
-
-        def fail(*args, **kwargs):
-            raise RuntimeError("out of luck")
-
-        if os.environ["RANK"] == "1":
-            comparison.fit_many = fail
-        cli.main(["compare", "--seeds", "150", "--epochs", "1", "--device", "cpu", "--output", {str(tmp_path / "out")!r}])
-    """))
-    done = run_processes(2, [str(script)])
-    assert done.returncode != 0 and "out of luck" in done.stderr
-    assert not list((tmp_path / "out").iterdir())    # no table of half the seeds
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is a POSIX signal here")
-def test_ctrl_c_keeps_what_was_finished(tmp_path):
-    command = [sys.executable, "-m", "mnist_ce", "compare", "--seeds", "100000", "--epochs", "2", "--output", str(tmp_path)]
-    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs inherit that Ctrl-C is ignored
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
-        seen = ""
-        while "200/300000" not in seen:  # two crowds are done
-            seen += process.stderr.read(1)
-            assert len(seen) < 100_000
-        time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130 and "interrupted: these are the models that were finished" in out
-    report = json.loads(next(tmp_path.glob("*.json")).read_text())
-    seeds = report["results"]["mnist_loss"]["seeds"]
-    assert report["interrupted"] is True and len(seeds) >= 200 and seeds == list(range(len(seeds)))
+def test_an_order_that_was_not_finished_still_has_its_table(sample, monkeypatch):
+    monkeypatch.setattr(ensemble, "CROWD", 2)
+    full = compare([softmax_loss], *sample, range(3), range(3), epochs=1, device="cpu", progress=False)
+    ragged = full[: len(full) - 1]
+    (row,) = comparison_table(ragged, sample[1])
+    means = torch.stack([part.last().mean() for part in ragged.by("data_seed").values()])
+    assert row[1:3] == [8, f"{means.mean():.4f}"]
