@@ -1,88 +1,249 @@
-"""The command line as a user meets it, and what importing the library costs."""
+"""The command line as a user meets it, alone and in several processes, and what importing costs."""
+
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import textwrap
+import time
+import warnings
 
 import pytest
 import torch
 from click.testing import CliRunner
 
-from mnist_ce.cli import main
-from mnist_ce.networks import recipe
+from mnist_ce import cli
+from mnist_ce.data import mnist
+from mnist_ce.losses import cross_entropy_loss
+from mnist_ce.metrics import accuracy
 from mnist_ce.training import load_run
 
+OURS = ["mnist_loss", "softmax_loss", "cross_entropy_loss"]
 
-def test_compare_writes_what_it_prints(tmp_path):
-    done = CliRunner().invoke(main, ["compare", "--seeds", "3", "--epochs", "2", "--output", str(tmp_path)])
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli.main, [*map(str, arguments)])
+
+
+def told(*arguments):
+    """What a command prints, if it ends well."""
+    done = invoke(*arguments)
     assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def strict(path):
+    """The content of a JSON file; NaN and infinities are none of it."""
+    return json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(f"{path}: {word}"))
+
+
+def report_in(folder):
+    (path,) = folder.glob("*.json")
+    return strict(path)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """The command line reads every twentieth image."""
+    some = lambda data, digits: tuple(part[::20] for part in mnist(data, digits))
+    monkeypatch.setattr(cli, "mnist", some)
+
+
+@pytest.fixture
+def strangers(tmp_path, monkeypatch, request):
+    """A module in the current folder, with a loss that is not ours: its name."""
+    name = "strangers_" + re.sub(r"\W", "_", request.node.name)
+    (tmp_path / f"{name}.py").write_text(textwrap.dedent("""
+        import torch.nn.functional as F
+
+        def focal(preds, targets):
+            right = F.softmax(preds, 1).gather(1, targets.view(-1, 1))
+            return (-(1 - right) ** 2 * right.log()).mean()
+    """))  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    return name
+
+
+def row(text, name):
+    """The cells of the one row of the printed tables that begins with `name`."""
+    rows = [re.split(r"  +", line) for line in text.splitlines()]
+    (found,) = [cells for cells in rows if cells[0] == name]
+    return found
+
+
+def test_compare_prints_the_published_finding_and_its_truth(tmp_path):
+    once = "--seeds", 1, "--orders", 1, "--epochs", 1, "--loss", "softmax_loss"
+    text = told("compare", *once, "--published", 3, "--output", tmp_path)
+    published = text[: text.index("DONE RIGHT")]
+    assert row(published, "cross_entropy")[2:] == ["0.5112", "0.5112", "no model left", "3 of 3"]
+    raw = report_in(tmp_path)["published"]
+    for name, kept in raw.items():
+        assert kept["seed"] == [0, 1, 2] and kept["record"]["settings"]["experiment"] == name
+        reported = sum(epochs[-1] for epochs in kept["reported"]) / 3
+        assert row(published, name)[2] == f"{reported:.4f}"
+    assert all(epochs[-1] is None for epochs in raw["cross_entropy"]["true_accuracy"])
+    true = sum(epochs[-1] for epochs in raw["softmax"]["true_accuracy"]) / 3
+    assert row(published, "softmax")[4:] == [f"{true:.4f}", "0 of 3"] and true < 0.06
+    assert "one model of each loss" in text
+
+
+def test_compare_prints_what_it_writes(tmp_path):
+    settings = "--seeds", 3, "--orders", 2, "--epochs", 2, "--published", 0
+    text = told("compare", *settings, "--output", tmp_path)
+    report = report_in(tmp_path)
+    assert "AS PUBLISHED" not in text and report["published"] == {}
+    assert report["loss"] == [name for name in OURS for _ in range(6)]
+    assert report["seed"] == [0, 1, 2] * 6 and report["data_seed"] == [0, 0, 0, 1, 1, 1] * 3
+    assert report["record"]["settings"]["digits"] == [7, 3] and report["record"]["command"]
+    for k, name in enumerate(OURS):
+        last = [epochs[-1] for epochs in report["accuracy"][6 * k : 6 * k + 6]]
+        assert row(text, name)[1:3] == ["6", f"{sum(last) / 6:.4f}"]
+    assert "covers 3 seeds of the initial weights and 2 orders of the batches" in text
     (path,) = tmp_path.glob("*.json")
-    report = json.loads(path.read_text())
-    assert set(report) == {"command", "made", "environment", "settings", "results"}
-    assert {"git", "versions", "device", "threads"} == set(report["environment"])
-    for name, result in report["results"].items():
-        assert result["seeds"] == [0, 1, 2] and len(result["accuracy"]) == 3 and len(result["accuracy"][0]) == 2
-        mean = sum(epochs[-1] for epochs in result["accuracy"]) / 3
-        (line,) = [line for line in done.stdout.splitlines() if line.startswith(name) and " - " not in line]
-        assert f"{mean:.4f}" in line
-    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    assert str(path) in done.output
+    assert str(path) in text and path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_other_digits_were_never_published_and_one_column_tells_two_apart(tmp_path):
+    settings = "--seeds", 2, "--orders", 1, "--epochs", 1, "--published", 2, "--lr", 0.1
+    text = told("compare", "--digits", "0-9", *settings, "--output", tmp_path)
+    report = report_in(tmp_path)
+    assert "AS PUBLISHED" not in text and "0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in text
+    assert report["loss"] == ["softmax_loss"] * 2 + ["cross_entropy_loss"] * 2
+    assert set(report["lr"]) == {0.1} and report["classes"] == list(range(10))
+    assert min(epochs[-1] for epochs in report["accuracy"][2:]) > 0.85
+
+
+def test_batches_in_one_order_have_no_others(few, tmp_path):
+    settings = "--seeds", 2, "--orders", 3, "--epochs", 1, "--published", 0, "--no-shuffle"
+    text = told("compare", *settings, "--output", tmp_path)
+    assert set(report_in(tmp_path)["data_seed"]) == {0} and "orders" not in text
+
+
+def test_a_loss_of_the_users_own_is_compared_beside_ours(few, strangers, tmp_path):
+    settings = "--seeds", 2, "--orders", 2, "--epochs", 3, "--published", 0
+    own = "--loss", f"{strangers}:focal", "--loss", "torch.nn:CrossEntropyLoss"
+    text = told("compare", *own, *settings, "--output", tmp_path)
+    report = report_in(tmp_path)
+    assert list(dict.fromkeys(report["loss"])) == [*OURS, "focal", "CrossEntropyLoss"]
+    assert row(text, "CrossEntropyLoss - cross_entropy_loss")[2] == "+0.0000"
+    assert float(row(text, "focal")[2]) > 0.9 and row(text, "focal - mnist_loss")
+    report = report_in(tmp_path)
+    assert report["accuracy"][8:12] == report["accuracy"][16:]
 
 
 def test_sweep_trains_each_rate_from_each_seed(tmp_path):
-    arguments = ["sweep", "--loss", "softmax_loss", "--lrs", "0.1:10:3", "--seeds", "2", "--epochs", "1", "--output", str(tmp_path)]
-    done = CliRunner().invoke(main, arguments)
-    assert done.exit_code == 0, done.output
-    (path,) = tmp_path.glob("*.json")
-    result = json.loads(path.read_text())["results"]["softmax_loss"]
-    assert result["lr"] == pytest.approx([0.1, 0.1, 1, 1, 10, 10]) and result["seeds"] == [0, 1] * 3
-    assert len(set(map(tuple, result["accuracy"]))) > 3 and path.with_suffix(".png").exists()
+    rates = "--lrs", "0.1:10:3", "--seeds", 2, "--epochs", 1
+    text = told("sweep", "--loss", "softmax_loss", *rates, "--output", tmp_path)
+    report = report_in(tmp_path)
+    assert report["lr"] == pytest.approx([0.1, 0.1, 1, 1, 10, 10]) and report["seed"] == [0, 1] * 3
+    ones = [epochs[-1] for epochs in report["accuracy"][2:4]]
+    assert row(text, "1")[1].startswith(f"{sum(ones) / 2:.4f} ± ")
+    assert len(list(tmp_path.glob("*.png"))) == 1
 
 
-def test_train_saves_the_model(tmp_path):
+def test_the_data_seed_changes_the_order_alone(few, tmp_path):
+    settings = "--loss", "mnist_loss", "--seeds", 2, "--lrs", "0.1:1:2", "--epochs", 1
+    for seed in "0", "1":
+        told("sweep", *settings, "--data-seed", seed, "--output", tmp_path / seed)
+    one, other = (report_in(tmp_path / seed) for seed in "01")
+    assert set(one["data_seed"]) == {0} and set(other["data_seed"]) == {1}
+    assert one["seed"] == other["seed"] and one["train_loss"] != other["train_loss"]
+
+
+def test_all_options_of_train_reach_the_run(few, tmp_path):
     path = tmp_path / "deep" / "model.pt"
-    done = CliRunner().invoke(main, ["train", "--epochs", "2", "--seed", "5", "--output", str(path)])
-    assert done.exit_code == 0, done.output
+    given = dict(epochs=2, seed=5, lr=0.37, batch_size=64, data_seed=3, init_std=0.5)
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    text = told("train", *options, "--no-shuffle", "--digits", "2,4", "--output", path)
     run = load_run(path)
-    assert run.settings["seed"] == 5 and f"{run.history[-1].accuracy:.4f}" in done.output
+    settings = given | dict(shuffle=False, model="linear", digits=[2, 4], data="bundle")
+    assert {name: run.settings[name] for name in settings} == settings
+    assert run.classes == (2, 4) and f"{run.history[-1].accuracy:.4f}" in text
 
 
-def test_train_a_network_on_other_digits(tmp_path):
-    path = tmp_path / "model.pt"
-    done = CliRunner().invoke(main, ["train", "--digits", "0-2", "--model", "mlp", "--epochs", "2", "--output", str(path)])
-    assert done.exit_code == 0, done.output
-    assert f'load_run("{path}", model=recipe("mlp", 3)["model"])' in done.output
-    run = load_run(path, model=recipe("mlp", 3)["model"])
-    assert run.classes == (0, 1, 2) and run.history[-1].accuracy > 0.97
+PAIRS = [(loss, model) for loss in OURS for model in cli.MODELS]
+PAIRS += [("torch.nn.functional:cross_entropy", "mlp"), ("torch.nn:BCEWithLogitsLoss", "mlp")]
 
 
-def test_compare_on_ten_digits_leaves_the_one_column_out(tmp_path):
-    done = CliRunner().invoke(main, ["compare", "--digits", "0-9", "--seeds", "2", "--epochs", "1", "--lr", "0.1", "--output", str(tmp_path)])
-    assert done.exit_code == 0, done.output
-    report = json.loads(next(tmp_path.glob("*.json")).read_text())
-    assert list(report["results"]) == ["softmax_loss", "cross_entropy_loss"] and report["settings"]["digits"] == list(range(10))
-    assert report["results"]["cross_entropy_loss"]["columns"] == 10
-    assert min(epochs[-1] for epochs in report["results"]["cross_entropy_loss"]["accuracy"]) > 0.85
+@pytest.mark.parametrize("loss, model", PAIRS)
+@pytest.mark.parametrize("digits", ["7,3", "0-2"])
+def test_the_printed_lines_read_the_model_back(few, tmp_path, loss, model, digits):
+    path = tmp_path / "a model's.pt"
+    arguments = "train", "--digits", digits, "--loss", loss, "--model", model, "--epochs", 1
+    if loss == "mnist_loss" and digits == "0-2":
+        refused = invoke(*arguments, "--output", path)
+        assert refused.exit_code == 2 and "one column" in refused.output and not path.exists()
+        return
+    text, names = told(*arguments, "--output", path), {}
+    exec(text[text.index("read it with") + len("read it with") :], names)
+    run, (_, valid) = (
+        names["run"],
+        cli.mnist("bundle", cli._DigitList().convert(digits, None, None)),
+    )
+    accuracy = (run.predict(valid) == valid.digits).double().mean().item()
+    assert f"{accuracy:.4f}" in text and accuracy == pytest.approx(run.accuracy[-1].item())
+
+
+def test_a_loss_that_rises_is_warned_of_in_one_line(few, tmp_path):
+    arguments = "train", "--loss", "mnist_ce.original:target_probability", "--epochs", 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # as for users
+        done = invoke(*arguments, "--output", tmp_path / "model.pt")
+    assert done.exit_code == 0
+    (line,) = [line for line in done.stderr.splitlines() if "warning" in line]
+    assert line.startswith("warning: target_probability rises")
+
+
+def test_a_loss_that_breaks_ends_with_exit_code_1(tmp_path):
+    loss = "--loss", "mnist_ce.original:log_of_softmax", "--init-std", 1, "--no-shuffle"
+    done = invoke("train", *loss, "--output", tmp_path / "model.pt")
+    assert done.exit_code == 1 and not (tmp_path / "model.pt").exists()
+    assert re.search(
+        r"Error: training stopped: the .* is .* in epoch 1, batch \d+$", done.stderr, re.M
+    )
+
+
+def test_the_doctor_ends_with_1_where_a_check_fails():
+    ill = invoke("doctor", "mnist_ce.original:log_of_softmax")
+    assert ill.exit_code == 1 and "FAIL" in ill.stdout
+    well = invoke("doctor", "torch.nn:CrossEntropyLoss", "--columns", 10)
+    assert well.exit_code == 0 and "FAIL" not in well.stdout
+
+
+def test_all_that_the_doctor_is_given_reaches_it(monkeypatch):
+    given, examine = [], cli.examine
+    monkeypatch.setattr(cli, "examine", lambda *a, **o: given.append((a, o)) or examine(*a, **o))
+    metric = "mnist_ce.metrics:accuracy"
+    invoke("doctor", "cross_entropy_loss", "--metric", metric, "--columns", 4)
+    assert given == [((cross_entropy_loss, accuracy), dict(columns=4))]
 
 
 def test_a_folder_without_one_of_the_digits_is_refused(tmp_path):
     (tmp_path / "train" / "3").mkdir(parents=True)
-    done = CliRunner().invoke(main, ["train", "--digits", "3,8", "--data", str(tmp_path), "--output", str(tmp_path / "model.pt")])
-    assert done.exit_code == 2 and "no images of the digit 3" in done.output and not (tmp_path / "model.pt").exists()
+    model = tmp_path / "model.pt"
+    done = invoke("train", "--digits", "3,8", "--data", tmp_path, "--output", model)
+    assert done.exit_code == 2 and "no images of the digit 3" in done.output and not model.exists()
 
 
 @pytest.mark.parametrize(
     "arguments, words",
     [
         (["compare", "--speed", "high"], "--speed"),
-        (["compare", "--loss", "hinge"], "hinge"),
+        (["compare", "--loss", "hinge"], "'hinge' is not mnist_loss or"),
+        (["compare", "--loss", "torch.nn:NLLLoss"], "takes log-probabilities"),
+        (["compare", "--loss", "no_such_module:loss"], "No module named 'no_such_module'"),
         (["compare", "--seeds", "0"], "'--seeds': 0"),
+        (["compare", "--orders", "0"], "'--orders': 0"),
+        (["compare", "--published", "-1"], "'--published': -1"),
         (["sweep", "--lrs", "10:1:3"], "10:1:3"),
         (["sweep", "--lrs", "0:1:3"], "0:1:3"),
         (["sweep", "--lrs", "1:2:1"], "1:2:1"),
         (["sweep", "--lrs", "fast"], "fast"),
-        (["compare", "--epochs", "0"], "epochs=0"),
-        (["compare", "--lr", "-1"], "lr=-1.0"),
-        (["compare", "--batch-size", "0"], "batch_size=0"),
+        (["compare", "--published", "0", "--epochs", "0"], "epochs=0"),
+        (["compare", "--published", "0", "--lr", "-1"], "lr=-1.0"),
+        (["compare", "--published", "0", "--batch-size", "0"], "batch_size=0"),
         (["compare", "--data", "no/such/folder"], "no/such/folder"),
         (["train", "--device", "gpu"], "gpu"),
         (["train", "--epochs", "many"], "many"),
@@ -90,54 +251,133 @@ def test_a_folder_without_one_of_the_digits_is_refused(tmp_path):
         (["train", "--digits", "3,3"], "'3,3' has a digit twice"),
         (["compare", "--digits", "three"], "'three' is not digits such as"),
         (["compare", "--digits", ""], "'' is not digits such as"),
-        (["compare", "--digits", "0-9", "--loss", "mnist_loss"], "mnist_loss scores one column, which tells 2 classes apart, not 10"),
+        (
+            ["compare", "--digits", "0-9", "--loss", "mnist_loss"],
+            "mnist_loss scores one column, which tells 2 classes apart, not 10",
+        ),
         (["train", "--model", "resnet"], "resnet"),
         (["train", "--model", "mlp", "--init-std", "1"], "--init-std is for the linear model"),
         (["autopilot"], "autopilot"),
     ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
 def test_bad_options_end_with_exit_code_2(arguments, words, tmp_path):
-    done = CliRunner().invoke(main, [*arguments, "--output", str(tmp_path / "out")] if len(arguments) > 1 else arguments)
+    output = ["--output", tmp_path / "out"] if len(arguments) > 1 else []
+    done = invoke(*arguments, *output)
     assert done.exit_code == 2 and words in done.output
     assert isinstance(done.exception, SystemExit), "no traceback"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU to give")
-def test_cuda_that_is_not_there():
-    done = CliRunner().invoke(main, ["compare", "--device", "cuda"])
+def test_cuda_that_is_not_there(tmp_path):
+    done = invoke("compare", "--device", "cuda", "--output", tmp_path)
     assert done.exit_code == 2 and "0 CUDA devices" in done.output
-
-
-def test_import_stays_light():
-    modules = "data, model, losses, metrics, training, ensemble, original, learner, plots, doctor, networks, options, report, comparison, cli, bundle"
-    code = f"import sys, mnist_ce; from mnist_ce import {modules}; print([m for m in sys.modules if m in " \
-        "('fastai', 'torchvision', 'matplotlib', 'scipy', 'pandas')])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-def test_the_autopsy_writes_a_page_and_its_values(tmp_path):
-    run = CliRunner().invoke(main, ["autopsy", "--seeds", "3", "--factorial-seeds", "2", "--output", str(tmp_path)])
-    assert run.exit_code == 0, run.output
-    (page,), (raw,) = tmp_path.glob("*.html"), tmp_path.glob("*.json")
-    assert page.read_text().count("data:image/png") == 2
-    values = json.loads(raw.read_text())
-    assert len(values["factorial"]) == 128 and len(values["reproductions"]["cross_entropy"]["reported"]) == 10
-    assert "40 of 128 combinations: freezes" in run.output
 
 
 @pytest.mark.parametrize("command", ["compare", "sweep", "train", "autopsy"])
 def test_a_folder_that_cannot_be_written_to_is_refused_before_training(command, tmp_path):
     (tmp_path / "file").write_text("")
     output = tmp_path / "file" / "folder"
-    run = CliRunner().invoke(main, [command, "--output", str(output / "model.pt" if command == "train" else output)])
-    assert run.exit_code == 2 and "cannot write to" in run.output
+    done = invoke(command, "--output", output / "model.pt" if command == "train" else output)
+    assert done.exit_code == 2 and "cannot write to" in done.output
 
 
-def test_the_data_seed_changes_the_order_alone(tmp_path):
-    for seed in "0", "1":
-        options = ["compare", "--loss", "mnist_loss", "--seeds", "2", "--epochs", "1", "--data-seed", seed, "--output", str(tmp_path / seed)]
-        assert CliRunner().invoke(main, options).exit_code == 0
-    one, other = (json.loads(next((tmp_path / seed).glob("*.json")).read_text()) for seed in "01")
-    assert one["settings"]["data_seed"] == 0 and other["settings"]["data_seed"] == 1
-    assert one["results"]["mnist_loss"]["train_loss"] != other["results"]["mnist_loss"]["train_loss"]
+def test_the_autopsy_writes_a_page_and_its_values(tmp_path):
+    text = told("autopsy", "--seeds", 3, "--factorial-seeds", 2, "--output", tmp_path)
+    (page,) = tmp_path.glob("*.html")
+    assert page.read_text().count("data:image/png") == 2
+    values = report_in(tmp_path)
+    assert len(set(values["factorial"]["combination"])) == 128
+    assert len(values["factorial"]["reported"]) == 256
+    broken = values["reproductions"]["cross_entropy"]
+    assert [len(epochs) for epochs in broken["reported"]] == [10] * 3
+    assert [round(epochs[-1], 4) for epochs in broken["reported"]] == [0.5112] * 3
+    assert "40 of 128 combinations: freezes" in text
+
+
+def test_import_stays_light():
+    modules = (
+        "data, results, scores, losses, metrics, model, networks, training, ensemble, original"
+    )
+    modules += ", plots, doctor, learner, cli, all"
+    slow = {"fastai", "torchvision", "matplotlib", "scipy", "pandas", "tabulate"}
+    code = f"import sys; from mnist_ce import {modules}; print(sorted({slow} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def run_processes(count, arguments):
+    """torchrun's launcher with `count` processes, one thread each."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*launcher, "--nproc-per-node", str(count), *map(str, arguments)]
+    environment = dict(os.environ, OMP_NUM_THREADS="1")
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_two_processes_equal_one(tmp_path):
+    settings = "--seeds", 150, "--orders", 1, "--epochs", 1, "--device", "cpu", "--published", 1
+    reports = []
+    for count in 1, 2:
+        output = tmp_path / str(count)
+        done = run_processes(count, ["-m", "mnist_ce", "compare", *settings, "--output", output])
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("paired difference") == done.stdout.count("AS PUBLISHED") == 1
+        report = report_in(output)
+        assert report["seed"] == [*range(150)] * 3 and len(report.pop("seconds")) == 450
+        for kept in report, *report["published"].values():
+            record = kept.pop("record")
+            kept["settings"] = record["settings"]
+            kept.pop("seconds", None)
+        reports.append(report)
+    assert reports[0] == reports[1]
+
+
+def test_a_process_that_fails_ends_all(tmp_path):
+    script, output = tmp_path / "script.py", tmp_path / "out"
+    script.write_text(textwrap.dedent(f"""
+        import os
+        from mnist_ce import cli, ensemble
+
+        def fail(*args, **kwargs):
+            raise RuntimeError("out of luck")
+
+        if os.environ["RANK"] == "1":
+            ensemble.fit_many = fail
+        settings = ["--seeds", "150", "--epochs", "1", "--device", "cpu", "--published", "0"]
+        cli.main(["compare", *settings, "--output", {str(output)!r}])
+    """))  # fmt: skip
+    done = run_processes(2, [script])
+    assert done.returncode != 0 and "out of luck" in done.stderr
+    assert not list(output.iterdir()), "no table of half the seeds"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is a POSIX signal here")
+def test_ctrl_c_keeps_what_was_finished(tmp_path):
+    settings = "--seeds", "100", "--orders", "1000", "--epochs", "2", "--published", "0"
+    command = [sys.executable, "-m", "mnist_ce", "compare", *settings, "--output", str(tmp_path)]
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored in background jobs
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, **pipes, preexec_fn=heed) as process:
+        seen = ""
+        while "200/300000" not in seen:  # two crowds are done
+            seen += process.stderr.read(1)
+            assert len(seen) < 100_000
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted: these are the models that were finished" in out
+    report = report_in(tmp_path)
+    n = len(report["seed"])
+    assert report["record"]["interrupted"] is True and n >= 200 and n % 100 == 0
+    assert row(out, "mnist_loss")[1] == str(n) and report["seed"] == [*range(100)] * (n // 100)
+
+
+def test_ctrl_c_before_anything_was_finished(few, tmp_path, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mnist_ce.ensemble.fit_many", interrupt)
+    done = invoke("compare", "--published", 0, "--output", tmp_path)
+    assert done.exit_code == 130 and "before any models were finished" in done.stdout
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,106 @@
+"""What the figures draw, as numbers, and what the page says."""
+
+import pytest
+import torch
+
+from mnist_ce.original import EXPERIMENTS, FAULTS, effect, factorial, reproduce
+from mnist_ce.plots import autopsy_page, draw_factorial, draw_reproductions, plot_curves, plot_sweep
+from mnist_ce.results import Run, Runs, new_figure, summarize
+
+
+def made_up(accuracy, **coords):
+    """`Runs` of which nothing matters but accuracy [epochs, S] and coordinates."""
+    accuracy = torch.tensor(accuracy, dtype=torch.double)
+    s = accuracy.shape[1]
+    coords = dict(loss=["a"] * s, seed=list(range(s)), data_seed=[0] * s) | coords
+    nothing = torch.full((s,), -1)
+    return Runs(dict(accuracy=accuracy), coords, nothing, torch.zeros_like(accuracy), [], (0, 1))
+
+
+def drawn(figure):
+    """{label: (xs, ys)} of the lines of a figure's first axis."""
+    lines = figure.axes[0].lines
+    return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in lines}
+
+
+NAN = float("nan")
+ACCURACY = [[0.5, 0.7, 0.6], [0.8, 0.9, NAN]]  # two epochs, three models, of which one broke
+
+
+@pytest.mark.parametrize(
+    "give", [lambda runs: runs, lambda runs: runs.accuracy], ids=["runs", "tensor"]
+)
+def test_epochs_run_along_x_and_a_broken_model_is_counted_not_drawn(give):
+    lines = drawn(plot_curves({"mine": give(made_up(ACCURACY))}))
+    assert list(lines) == ["mine (n = 3, 1 broke)"]
+    xs, ys = lines["mine (n = 3, 1 broke)"]
+    assert xs == [1, 2] and ys == pytest.approx([0.6, 0.85])
+
+
+def test_the_band_goes_from_worst_to_best():
+    (band,) = plot_curves({"mine": made_up(ACCURACY)}).axes[0].collections
+    corners = {tuple(corner) for corner in band.get_paths()[0].vertices.round(6).tolist()}
+    assert corners == {(1, 0.5), (1, 0.7), (2, 0.8), (2, 0.9)}
+
+
+def test_runs_are_drawn_by_loss_and_a_run_as_a_line():
+    runs = made_up([[0.1, 0.3, 0.5, 0.7]], loss=["a", "a", "b", "b"])
+    lines = drawn(plot_curves(runs))
+    assert [ys for _, ys in lines.values()] == [[pytest.approx(0.2)], [pytest.approx(0.6)]]
+    assert drawn(plot_curves({"one": Run(runs.where(seed=2))}))["one (n = 1)"] == ([1], [0.5])
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3, 4), (0, 3), (3, 0)], ids=str)
+def test_curves_of_another_shape_are_refused_by_name(shape):
+    with pytest.raises(ValueError, match=r"mine must be \[epochs, S\], as runs.accuracy is"):
+        plot_curves({"mine": torch.zeros(shape)})
+
+
+def test_a_sweep_is_drawn_by_rate_in_order_and_whole():
+    coords = dict(lr=[1.0, 1.0, 0.1, 0.1, 10.0], seed=[0, 1, 0, 1, 0])  # Ctrl-C during rate 10
+    figure = plot_sweep(made_up([[0.9, 0.8, 0.5, 0.7, 0.3]], **coords))
+    xs, ys = drawn(figure)["a (n = 2)"]
+    assert xs == [0.1, 1.0] and ys == pytest.approx([0.6, 0.85])
+    assert figure.axes[0].get_xscale() == "log"
+
+
+@pytest.fixture(scope="module")
+def autopsy():
+    names = "cross_entropy", "softmax"
+    runs = {name: reproduce(name, range(3), progress=False) for name in names}
+    return runs, factorial(range(2), epochs=2, progress=False)
+
+
+def test_the_page_holds_the_numbers_and_nothing_to_fetch(autopsy):
+    runs, combinations = autopsy
+    page = autopsy_page(*autopsy)
+    assert page.count("data:image/png") == 2 and "http" not in page
+    true = summarize(runs["softmax"].last("true_accuracy"))
+    effects = [effect(combinations, "true_accuracy", name) for name in FAULTS]
+    for told in f"{true:.4f}", "0.5112 to 0.5112", "3 of 3", "no model left", *effects:
+        text = told if isinstance(told, str) else f"{told:+.4f}"
+        assert f"<td>{text}" in page, text
+    every = page[page.index("Every combination") : page.index("Where this comes from")]
+    assert every.count("<tr>") == 1 + 128
+    reported = combinations.where(combination="1011111").last("reported")
+    assert f"<td>{summarize(reported):.4f}" in every
+    for name, (mended, faulty) in FAULTS.items():
+        assert name in page and str(mended) in page and str(faulty) in page
+    assert str(combinations.record["versions"]["torch"]) in page
+
+
+def test_the_figures_of_the_autopsy_draw_truth_beside_report(autopsy):
+    runs, combinations = autopsy
+    figure = new_figure()
+    first, second, third = figure.subplots(1, 3)
+    draw_reproductions([first, second], runs)
+    draw_factorial(third, combinations)
+    true, published = second.lines
+    assert list(true.get_ydata()) == runs["softmax"].true_accuracy.mean(1).tolist()
+    assert list(published.get_ydata()) == list(EXPERIMENTS["softmax"].accuracy)
+    points = [point for line in third.lines[:5] for point in zip(*line.get_data())]
+    expected = [
+        (part.last("true_accuracy").mean().item(), part.last("reported").mean().item())
+        for part in combinations.by("combination").values()
+    ]
+    assert sorted(points) == sorted(expected)
