@@ -12,6 +12,7 @@ run: .venv/core
 
 # A worker per core runs the notebooks, so each keeps to one thread.
 test: .venv/dev
+	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test
 	$(BIN)/python -m pytest
 
@@ -23,7 +24,7 @@ bench: .venv/dev
 # Export the library, run every notebook and store its outputs, then render the README.
 notebooks: .venv/dev
 	$(BIN)/nbdev-export
-	$(BIN)/jupyter execute --inplace nbs/*.ipynb
+	$(BIN)/jupyter execute --inplace nbs/*.ipynb nbs/reference/*.ipynb
 	$(BIN)/nbdev-clean
 	$(BIN)/python nbs/readme.py
 
@@ -32,7 +33,7 @@ readme: .venv/dev
 
 # make bundle IDX=folder   rebuild the bundled data from MNIST's four IDX files
 bundle: .venv/core
-	$(BIN)/python -c "from mnist_ce.bundle import *; from mnist_ce.data import BUNDLE; write_bundle('$(IDX)', BUNDLE)"
+	$(BIN)/python -c "from mnist_ce.data import write_bundle; write_bundle('$(IDX)')"
 
 # Pin the newest versions that fit together, for every Python from 3.10 on.
 pins:

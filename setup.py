@@ -20,7 +20,7 @@ setup(
     keywords=settings["keywords"],
     python_requires=f">={settings['min_python']}",
     packages=[settings["lib_name"]],
-    package_data={settings["lib_name"]: ["mnist.npz", "mnist.npz.license"]},
+    package_data={settings["lib_name"]: ["mnist.npz", "mnist.npz.license", "py.typed"]},
     install_requires=settings["requirements"].split(),
     extras_require={"dev": settings["dev_requirements"].split()},
     entry_points={

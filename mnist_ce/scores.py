@@ -479,7 +479,7 @@ def _loss_from(
     to_form = FORMS[found.form]
 
     def whole(scores: Tensor, labels: Tensor) -> Tensor:
-        value = loss(scores, to_form(labels, scores)).as_subclass(Tensor).mean()  # fastai has its own
+        value = loss(scores, to_form(labels, scores)).as_subclass(Tensor).mean()  # not fastai's
         return value / len(labels) if found.reduction == "sum" else value
 
     formula = None

@@ -1,4 +1,5 @@
-"""What is written twice says the same: library and notebooks, README and index, the two versions."""
+"""What is written twice says the same, and the house keeps its order: modules, lines, notebooks."""
+import ast
 import json
 import re
 import subprocess
@@ -11,7 +12,8 @@ import pytest
 import mnist_ce
 
 ROOT = Path(__file__).parent.parent
-NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
+NOTEBOOKS = [path for path in sorted((ROOT / "nbs").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
+ORDER = "data results scores losses metrics model networks training ensemble original plots doctor learner cli all".split()
 nbdev = pytest.importorskip("nbdev", reason="nbdev is a development tool")
 
 
@@ -23,6 +25,44 @@ def test_the_library_is_exported_from_the_notebooks(tmp_path):
     subprocess.run([str(Path(sys.executable).parent / "nbdev-export")], cwd=copy, check=True)
     for path in sorted((ROOT / "mnist_ce").glob("*.py")):
         assert (copy / "mnist_ce" / path.name).read_text() == path.read_text(), f"{path.name}: run nbdev-export"
+
+
+def test_a_module_imports_only_those_before_it():
+    modules = {path.stem for path in (ROOT / "mnist_ce").glob("*.py")}
+    assert modules == {*ORDER, "__init__", "__main__", "_modidx"}
+    for name in ORDER:
+        tree = ast.parse((ROOT / "mnist_ce" / f"{name}.py").read_text())
+        for node in ast.walk(tree):
+            found = []
+            if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("mnist_ce")):
+                found = [(node.module or "").removeprefix("mnist_ce").strip(".")]
+            if isinstance(node, ast.Import):
+                found = [alias.name.removeprefix("mnist_ce.") for alias in node.names if alias.name.startswith("mnist_ce.")]
+            for other in filter(None, found):
+                assert ORDER.index(other) < ORDER.index(name), f"{name} imports {other}, line {node.lineno}"
+
+
+def test_no_line_of_code_is_over_100_columns():
+    for path in (ROOT / "mnist_ce").glob("*.py"):
+        exported = path.read_text().split("__all__ = [")  # nbdev's own lines, at the top
+        body = "".join(exported[:1] + [part.split("]", 1)[1] for part in exported[1:]])
+        if path.name != "_modidx.py":
+            wide = [line for line in body.splitlines() if len(line) > 100]
+            assert not wide, f"{path.name}: {wide[0]}"
+    for path in NOTEBOOKS:
+        code = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        wide = [line for cell in code for line in "".join(cell["source"]).splitlines() if len(line) > 100]
+        assert not wide, f"{path.name}: {wide[0]}"
+
+
+def test_the_readme_lists_every_notebook():
+    listed = re.findall(r"^\| \[\w+\]\((nbs/\S+\.ipynb)\) \| (.+) \|$", (ROOT / "README.md").read_text(), re.M)
+    questions = {}
+    for path in NOTEBOOKS:
+        first = "".join(json.loads(path.read_text())["cells"][0]["source"])
+        questions[str(path.relative_to(ROOT))] = re.search(r"^> (.+)$", first, re.M).group(1)
+    del questions["nbs/index.ipynb"]
+    assert dict(listed) == questions
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -42,7 +82,7 @@ def test_the_versions_are_equal():
     config = ConfigParser()
     config.read(ROOT / "settings.ini")
     assert mnist_ce.__version__ == config["DEFAULT"]["version"]
-    changelog = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    changelog = re.search(r"^## (\d\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert changelog.group(1) == mnist_ce.__version__
 
 
