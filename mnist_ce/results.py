@@ -55,7 +55,8 @@ class Summary(NamedTuple):
     high: float
 
     def __format__(self, spec: str) -> str:
-        spec = spec or ".4f"
+        if not spec:
+            return str(self)
         if self.n < 2:
             return format(self.mean, spec)
         return f"{self.mean:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
