@@ -526,6 +526,11 @@ def _unpack(
         images = _read_csv(path)
     pandas = sys.modules.get("pandas")  # who has a DataFrame has imported it
     if pandas and isinstance(images, pandas.DataFrame):
+        if images.columns[0] in ("Unnamed: 0", "index"):
+            faults.append(ValueError(
+                f"the column {images.columns[0]!r} numbers the rows and is no pixel: drop it, or "
+                "write frame.to_csv(path, index=False)"
+            ))
         if labels is None and "label" in images:
             return images.drop(columns="label"), images["label"]
         if labels is None:

@@ -8,6 +8,7 @@ __all__ = ['fit_many', 'compare', 'sweep', 'comparison_table', 'difference_table
 # %% ../nbs/reference/04_ensemble.ipynb #a6b73409
 import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch.distributed as dist
@@ -24,6 +25,12 @@ from mnist_ce.training import (
 )  # fmt: skip
 
 # %% ../nbs/reference/04_ensemble.ipynb #0ca05339
+def _listed(name: str, values: Any) -> list[int]:
+    if not hasattr(values, "__iter__") or isinstance(values, str):
+        raise TypeError(f"{name}={values!r} must be a sequence: write {name}=range({values!r})")
+    return [whole_number(name.rstrip("s"), value, 0) for value in values]
+
+
 def _per_model(name: str, value: Any, seeds: list[int], zero: bool = False) -> list[float]:
     values = list(value) if hasattr(value, "__iter__") else [value] * len(seeds)
     if len(values) != len(seeds):
@@ -46,7 +53,7 @@ def fit_many(
     """
     train, valid, where = data_and_device(train, valid, device)
     epochs, batch_size = whole_number("epochs", epochs), whole_number("batch_size", batch_size)
-    seeds = [whole_number("seed", seed, 0) for seed in seeds]
+    seeds = _listed("seeds", seeds)
     if not seeds:
         raise ValueError("seeds is empty")
     rates, stds = _per_model("lr", lr, seeds), _per_model("init_std", init_std, seeds, zero=True)
@@ -115,13 +122,14 @@ def _train_crowds(
 
 
 def _named(losses: Any, classes: int) -> list[Loss]:
-    losses = list(losses.values()) if isinstance(losses, dict) else losses
-    if callable(losses):
-        losses = [losses]
-    known = [as_loss(loss, classes) for loss in losses]
+    if isinstance(losses, dict):
+        known = [replace(as_loss(loss, classes), name=name) for name, loss in losses.items()]
+    else:
+        known = [as_loss(loss, classes) for loss in ([losses] if callable(losses) else losses)]
     names = [loss.name for loss in known]
     if len(set(names)) < len(names) or not names:
-        raise ValueError(f"the losses need a name each, got {', '.join(names) or 'none'}")
+        told = ", ".join(names) or "none"
+        raise ValueError(f"the losses need a name each, got {told}: write {{'a': loss, 'b': …}}")
     return known
 
 # %% ../nbs/reference/04_ensemble.ipynb #fc24ec18
@@ -136,12 +144,12 @@ def compare(
 ) -> Runs | None:
     """Train linear models with each loss from each seed under each order of the batches: `Runs`.
 
-    losses: anybody's, see `as_loss`. orders: seeds of the order. settings: of `fit_many`. Under
+    losses: anybody's, see `as_loss`, as a list or as {name: loss}. orders: seeds of the order. settings: of `fit_many`. Under
     torchrun each process trains its share, the first returns all and the others None. After
     KeyboardInterrupt what was finished is returned, with "interrupted" in the record.
     """
+    seeds, orders = _listed("seeds", seeds), _listed("orders", orders)
     crowds = itertools.product(_named(losses, len(train.classes)), orders)
-    seeds = list(seeds)
     jobs = [
         (loss, dict(seeds=seeds[start : start + CROWD], data_seed=order))
         for loss, order in crowds
@@ -163,7 +171,7 @@ def sweep(
 
     rates: the learning rates. Else as `compare`, under one order (`data_seed`) of the batches.
     """
-    models = list(itertools.product(rates, seeds))
+    models = list(itertools.product(rates, _listed("seeds", seeds)))
     jobs = [
         (loss, dict(seeds=[s for _, s in crowd], lr=[rate for rate, _ in crowd]))
         for loss in _named(losses, len(train.classes))

@@ -7,6 +7,8 @@ __all__ = ['binary_accuracy', 'accuracy', 'Pooled', 'BatchMeans', 'measure', 'Ev
            'expected_calibration_error']
 
 # %% ../nbs/01_metrics.ipynb #ec831f59
+import copy
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -169,11 +171,12 @@ def as_metric(
             f"the metric {name!r} must be a function of (preds, targets), got {function!r}"
         )
     labels = (torch.arange(7, device=device) * 3) % max(columns, 2)
+    probe = copy.deepcopy(function)  # one that keeps count must not count these
     signs = torch.nn.functional.one_hot(labels, max(columns, 2)).float() * 8 - 4
     logits = signs[:, 1:2] if columns == 1 else signs
     best, found, refusal = -1.0, None, None
     for form in (-1,), (-1, 1):
-        metric = Whole(name, function, form)
+        metric = Whole(name, probe, form)
         try:
             right, wrong = (
                 metric.value(as_kind(z, kind), labels.view(form)) for z in (logits, -logits)
@@ -181,10 +184,17 @@ def as_metric(
         except ValueError as error:
             refusal = error
             continue
-        if abs(right - wrong) > best:
-            best, found = abs(right - wrong), metric
+        gap = abs(right - wrong) if right == right and wrong == wrong else 0.0
+        if gap > best:
+            best, found = gap, Whole(name, function, form)
     if found is None:
         raise refusal or ValueError(name)
+    if best < 1e-6:
+        warnings.warn(
+            f"the metric {name!r} gives right answers and wrong ones the same value: it is called "
+            f"with scores [N, {columns}] and targets [N] or [N, 1]",
+            stacklevel=3,
+        )
     return found
 
 # %% ../nbs/01_metrics.ipynb #eba88750

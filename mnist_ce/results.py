@@ -330,6 +330,8 @@ class Runs:
             return Run(self._select([int(rows) % len(self)]))
         if isinstance(rows, slice):
             return self._select(list(range(len(self)))[rows])
+        if isinstance(rows, (str, dict)):
+            raise TypeError(f"runs[{rows!r}]: write runs.where(loss=…, seed=…)")
         mask = torch.as_tensor(rows)
         if mask.dtype == torch.bool:
             if mask.shape != (len(self),):
@@ -425,7 +427,10 @@ class Runs:
     def _finite(self, x: Any) -> Tensor:
         logits = self.answers(x)
         if logits.isnan().any():
-            raise ValueError("the logits are NaN: the training of these runs went non-finite")
+            raise ValueError(
+                "the logits are NaN: the images hold NaN, or the training of these runs went "
+                "non-finite"
+            )
         return logits
 
     def predict(self, x: Any) -> Any:
@@ -507,8 +512,8 @@ class Run:
     """One trained model: `Runs` of one, read as numbers. `run.accuracy` and the like: [epochs].
 
     history: a `Table` with a row per epoch: train_loss, valid_loss, accuracy, nll, the caller's own
-    metrics, seconds. weights: [F, C] and bias: [C], None for a module. model: the module, else
-    None. nonfinite: the first step with a NaN or infinite loss, counted from 0, or -1.
+    metrics, seconds. weights: [F, C] and bias: [C], None for a module. model: the module, or the
+    linear model as an nn.Linear. nonfinite: the first step with a NaN or infinite loss, counted from 0, or -1.
     """
 
     def __init__(self, runs: Runs):
@@ -538,15 +543,16 @@ class Run:
 
     @property
     def model(self) -> Any:
-        return getattr(self.runs.models[0], "module", None)
+        block = self.runs.models[0]
+        return block.module if hasattr(block, "module") else block.as_module()
 
     @property
     def weights(self) -> Tensor | None:
-        return None if self.model is not None else self.runs.weights[0]
+        return None if hasattr(self.runs.models[0], "module") else self.runs.weights[0]
 
     @property
     def bias(self) -> Tensor | None:
-        return None if self.model is not None else self.runs.bias[0]
+        return None if hasattr(self.runs.models[0], "module") else self.runs.bias[0]
 
     def predict(self, x: Any) -> Any:
         """The class of each image, int64 [N] or an array of str; compare with `data.digits`.

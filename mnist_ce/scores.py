@@ -11,7 +11,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -100,7 +100,8 @@ class Loss:
     -> values [n] and the gradient of their sum [n, C]; autograd where it is None. columns: 1, or
     None for one per class. scores: what a model must give. whole: a stranger's own function of the
     same -> the mean over a batch. reduction: what that function itself returns of its examples'
-    losses, "mean", "sum", or None where it is neither (class weights).
+    losses, "mean", "sum", or None where it is neither (class weights). doubts: what `as_loss`
+    warned of.
     """
 
     formula: Callable[[Tensor, Tensor], Tensor] | None
@@ -110,6 +111,7 @@ class Loss:
     whole: Callable[[Tensor, Tensor], Tensor] | None = None
     reduction: str | None = "mean"
     name: str = ""
+    doubts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or self.formula.__name__)  # type: ignore
@@ -278,7 +280,8 @@ def read_loss(
     n, to_form = len(labels), FORMS[form]
 
     def value_and_slope(scores: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        scores = scores.detach().clone().requires_grad_()
+        leaf = scores.detach().clone().requires_grad_()
+        scores = leaf.clone()  # a loss may write into its scores, as in a training loop
         out = loss(scores, to_form(y.clone(), scores))
         if not isinstance(out, Tensor):
             raise ValueError(f"it returns {type(out).__name__}, not a tensor")
@@ -288,7 +291,7 @@ def read_loss(
             raise ValueError("it is not finite")
         if not out.requires_grad:
             raise ValueError("it carries no gradient (.item(), .detach(), argmax, a comparison?)")
-        (slope,) = torch.autograd.grad(out.mean(), scores, allow_unused=True)
+        (slope,) = torch.autograd.grad(out.mean(), leaf, allow_unused=True)
         if slope is None:
             raise ValueError("its gradient does not reach the scores")
         return out.detach(), out.detach().mean().double(), slope.detach().double()
@@ -341,6 +344,15 @@ def read_loss(
     return Reading(columns, form, kind, out.numel() > 1, reduction, direction, dead, linear, alone)
 
 
+_WORDS = {
+    "falls": "it falls as the right answer's score rises",
+    "rises": "it rises as the right answer's score rises",
+    "falls for some": "some labels get no gradient",
+    "confused": "it does not fall as the right answer's score rises",
+    "mixed": ", and one example's loss depends on the others",
+}
+
+
 def name_of(function: Any) -> str:
     """What to call a function, a partial of one, or a callable object."""
     if isinstance(function, functools.partial):
@@ -386,7 +398,9 @@ def readings(
             continue
         finally:
             torch.set_rng_state(state)
-        tried[way] = f"{reading.direction}, {reading.reduction}"
+        if form.startswith("-1 or 1") and (reading.values < 0).any():
+            continue  # it was meant for 0 and 1: a loss is not below 0
+        tried[way] = _WORDS[reading.direction] + _WORDS.get(reading.reduction, "")
         yield reading
 
 # %% ../nbs/reference/02_scores.ipynb #b8b41238
@@ -449,24 +463,36 @@ def as_loss(loss: Any, classes: int, *, columns: int | None = None, device: Any 
             raise ValueError(
                 f"{name} scores one column, which tells 2 classes apart, not {classes}"
             )
-        told = "\n".join(f"  {way}: {why}" for way, why in tried.items())
-        raise ValueError(f"{name} can be read in no way for {classes} classes; tried\n{told}")
+        raise ValueError(
+            f"{name} can be read in no way for {classes} classes; tried\n{_told(tried)}"
+        )
+    doubts = []
     if found.direction == "rises":
-        _warn(
+        doubts.append(
             f"{name} rises as the right answer's score rises: descent trains the wrong way "
             "round. Is a minus missing?"
         )
     elif found.dead:
-        _warn(
+        doubts.append(
             f"{name} gives no gradient for label{'s' * (len(found.dead) > 1)} "
             f"{', '.join(map(str, found.dead[:9]))}: it cannot train on them"
         )
     if found.reduction == "mixed":
-        _warn(
+        doubts.append(
             f"{name} mixes examples: one's loss depends on the others in the batch "
-            "(softmax over dim=0, a broadcast?)"
+            "(softmax over dim=0, a broadcast, or a ratio over the batch such as Dice?)"
         )
-    return _loss_from(loss, name, found, classes, device)
+    for doubt in doubts:
+        _warn(doubt)
+    return replace(_loss_from(loss, name, found, classes, device), doubts=tuple(doubts))
+
+
+def _told(tried: dict[str, str]) -> str:
+    ways: dict[str, list[str]] = {}
+    for way, why in tried.items():
+        ways.setdefault(why, []).append(way)
+    more = lambda same: f" (and {len(same) - 1} more)" if len(same) > 1 else ""
+    return "\n".join(f"  {same[0]}{more(same)}: {why}" for why, same in ways.items())
 
 
 def _warn(message: str) -> None:

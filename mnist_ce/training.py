@@ -11,7 +11,9 @@ import inspect
 import math
 import operator
 import time
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -190,10 +192,12 @@ def optimizer_of(optimizer: Any, module: nn.Module, lr: Any, steps: int) -> tupl
     else:
         made = torch.optim.SGD if optimizer is None else optimizer
         if not callable(made):
-            raise TypeError(f"optimizer must be a class of torch.optim or a function, got {made!r}")
+            raise TypeError(
+                f"optimizer must be a class of torch.optim or a function, such as torch.optim.Adam, got {made!r}"
+            )
         inner = made.func if isinstance(made, functools.partial) else made
         own = isinstance(made, functools.partial) and "lr" in made.keywords
-        if lr is None and not own:
+        if lr is None and not own and _positional(made) != 1:
             raise ValueError(
                 "lr: a model or an optimizer of your own has no default learning rate; "
                 "write lr=0.001 for Adam, lr=0.1 for plain descent"
@@ -202,7 +206,8 @@ def optimizer_of(optimizer: Any, module: nn.Module, lr: Any, steps: int) -> tupl
         if isinstance(inner, type) and issubclass(inner, torch.optim.Optimizer):
             made = made(trained) if rate is None else made(trained, lr=rate)
         else:
-            made = made(trained, rate, steps) if _takes_steps(made) else made(trained, rate)
+            given = [trained, rate, steps][: _positional(made)]
+            made = made(*given)
         made, schedule = made if isinstance(made, tuple) else (made, None)
     if not isinstance(made, torch.optim.Optimizer):
         kind = type(made).__name__
@@ -220,12 +225,12 @@ def optimizer_of(optimizer: Any, module: nn.Module, lr: Any, steps: int) -> tupl
     return made, schedule
 
 
-def _takes_steps(function: Callable[..., Any]) -> bool:
-    parameters = inspect.signature(function).parameters.values()
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return len(positional) > 2 and (
-        positional[2].default is inspect.Parameter.empty or positional[2].name == "steps"
-    )
+def _positional(function: Any) -> int:
+    """How many of (parameters, lr, steps) a function takes: a third with a default is its own."""
+    given = inspect.signature(function).parameters.values()
+    positional = [p for p in given if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    own = len(positional) > 2 and positional[2].default is not inspect.Parameter.empty
+    return 2 if own and positional[2].name != "steps" else min(len(positional), 3)
 
 # %% ../nbs/02_training.ipynb #58fbbff6
 def network_of(module: Any, loss: Any, data: Digits, device: torch.device) -> Network:
@@ -247,9 +252,35 @@ def network_of(module: Any, loss: Any, data: Digits, device: torch.device) -> Ne
     classes = len(data.classes)
     known = as_loss(loss, classes, columns=scores.shape[1], device=device)
     with torch.no_grad():
-        spread = data.x[:: max(1, len(data) // 500)]
-        _check_kind(known, module(spread.view(-1, *shape)))
+        spread = data.x[:: max(1, len(data) // 500)].view(-1, *shape)
+        scores = module(spread)
+        if known.scores == "logits" and _normal(scores) and _normal(module(spread * 1000)):
+            known = _of_probabilities(known, scores)
+        _check_kind(known, scores)
     return Network(module, known, shape)
+
+
+def _normal(scores: Tensor) -> bool:
+    within = bool((scores >= 0).all() and (scores <= 1).all()) and bool(scores.std() > 0)
+    return within and (scores.shape[1] == 1 or bool((scores.sum(1) - 1).abs().max() < 1e-3))
+
+
+def _of_probabilities(loss: Loss, scores: Tensor) -> Loss:
+    # the model ends in a sigmoid or a softmax: is the loss as good as 0 where it is right and sure?
+    columns = scores.shape[1]
+    labels = torch.arange(max(columns, 2), device=scores.device)
+    sure = torch.nn.functional.one_hot(labels).to(scores.dtype) * (1 - 2e-6) + 1e-6
+    sure = sure[:, 1:2] if columns == 1 else sure / sure.sum(1, keepdim=True)
+    unsure = torch.full_like(sure, 1 / len(labels))
+    best, worst = loss.means(torch.stack([sure, unsure]), labels).tolist()
+    if not abs(best) < 0.05 * abs(worst):
+        warnings.warn(
+            f"the model ends in a sigmoid or softmax, and {loss.name} takes raw scores: it does so "
+            f"again, and where the model is right and sure the loss is still {best:.2f}. Take the "
+            "end off the model",
+            stacklevel=4,
+        )
+    return replace(loss, scores="probabilities")
 
 
 def _check_kind(loss: Loss, scores: Tensor) -> None:
@@ -304,10 +335,7 @@ def fit(
         models.optimizer, models.schedule = optimizer_of(optimizer, module, rate, steps)
         rate = models.optimizer.param_groups[0]["lr"] if rate is None else rate
     known, columns = models.loss, models.logits(train.x[:2]).shape[2]
-    own = {
-        name: as_metric(name, function, columns, known.scores, where)
-        for name, function in (metrics or {}).items()
-    }
+    own = _own_metrics(metrics, columns, known, where)
     settings = dict(loss=known.name, model="linear" if model is None else type(model).__name__)
     settings |= dict(epochs=epochs, lr=rate, batch_size=batch_size, shuffle=shuffle, seed=seed)
     settings |= dict(data_seed=data_seed, init_std=init_std if model is None else None)
@@ -315,13 +343,41 @@ def fit(
     settings |= {key: name_of(given) for key, given in named.items() if given is not None}
     coords = {key: [settings[key]] for key in ("loss", "seed", "data_seed", "lr", "init_std")}
     plan = dict(epochs=epochs, batch_size=batch_size, shuffle=shuffle, data_seed=data_seed)
+    measured = standard_metrics(known) | own
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(seed)  # what dropout draws from; the caller's state comes back
-        return Run(train_models(
-            models, train, valid, standard_metrics(known) | own, coords=coords, augment=augment,
+        run = Run(train_models(
+            models, train, valid, measured, coords=coords, augment=augment,
             record=make_record(settings, where), careful=on_nonfinite == "raise",
             progress=progress, **plan,  # type: ignore
         ))  # fmt: skip
+    if epochs > 2 and not known.doubts:  # sooner is too soon to tell
+        _warn_if_stuck(run, valid, rate)
+    return run
+
+
+def _warn_if_stuck(run: Run, valid: Digits, rate: Any) -> None:
+    scores = run.runs.answers(valid)[0]
+    answers = scores.max(1).indices.unique()
+    if len(answers) == 1 and len(valid.y.unique()) > 1 and not scores.isnan().any():
+        warnings.warn(
+            f"{run.settings['loss']}: the model answers {valid.classes[int(answers)]!r} to every "
+            f"validation image, an accuracy of {run.accuracy[-1]:.4f}: it has not learned. Is "
+            f"lr={rate:g} too large or too small? examine(loss, model=…) looks for other causes",
+            stacklevel=3,
+        )
+
+
+def _own_metrics(metrics: Any, columns: int, loss: Loss, device: Any) -> dict[str, Metric]:
+    if not isinstance(metrics or {}, dict):
+        raise TypeError(
+            f"metrics must be a dict: write metrics=dict(name=function), got {metrics!r}"
+        )
+    taken = {"epoch", "train_loss", "seconds", *standard_metrics(loss)} & {*(metrics or {})}
+    if taken:
+        raise ValueError(f"metrics: the name {taken.pop()!r} is taken, take another")
+    given = (metrics or {}).items()
+    return {name: as_metric(name, f, columns, loss.scores, device) for name, f in given}
 
 # %% ../nbs/02_training.ipynb #5d4937a9
 def linear_models(

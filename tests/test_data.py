@@ -768,3 +768,11 @@ def test_inputs_that_meet_by_chance_are_no_copies(n):
             _check_pair(data[:n], data[n:])
     with pytest.warns(UserWarning, match="looked up"):
         _check_pair(data[:n], data[:n])
+
+
+def test_a_column_that_numbers_the_rows_is_no_pixel(tmp_path):
+    pandas = pytest.importorskip("pandas", reason="pandas is optional")
+    frame = pandas.DataFrame(np.eye(4, dtype=np.uint8) * 255).assign(label=[0, 1, 0, 1])
+    frame.to_csv(tmp_path / "images.csv")
+    with pytest.raises(ValueError, match="the column 'Unnamed: 0' numbers the rows and is no pixel"):
+        Digits.of(tmp_path / "images.csv")

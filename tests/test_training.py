@@ -1,5 +1,6 @@
 """Each loss trains the 3-versus-7 classifier, on each device, and bad settings are refused."""
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -24,8 +25,10 @@ def test_the_turned_sign_trains_the_wrong_way_with_a_warning(sample, loss, devic
     def turned(preds, targets):
         return -loss(preds, targets)
 
-    with pytest.warns(UserWarning, match="turned rises as the right answer's score rises"):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         run = fit(turned, *sample, lr=0.01, device=device, progress=False)
+    assert "turned rises as the right answer's score rises" in str(said[0].message)
     commoner_digit = 1028 / 2038
     assert run.history[-1].accuracy <= commoner_digit + 1e-12
 
@@ -106,6 +109,8 @@ NETWORK = dict(model=nn.Linear(784, 2))
          "holds parameters that are not the model's"),
         (NETWORK | dict(optimizer=torch.optim.SGD(NETWORK["model"].parameters(), lr=0.1), lr=1), ValueError,
          "the optimizer has its own, 0.1"),
+        (dict(metrics=[len]), TypeError, r"write metrics=dict\(name=function\)"),
+        (dict(metrics=dict(accuracy=len)), ValueError, "the name 'accuracy' is taken"),
         (dict(metrics=dict(f1="f1")), TypeError, "the metric 'f1' must be a function"),
         (dict(metrics=dict(f1=lambda p, t: p)), ValueError, "the metric 'f1' failed on"),
     ],
@@ -127,11 +132,12 @@ def test_numbers_of_numpy_and_torch_are_numbers(sample):
     torch.optim.Adam,
     lambda parameters, lr: torch.optim.Adam(parameters, lr=lr),
     lambda parameters, lr, weight_decay=0.0: torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay),
+    lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
     lambda parameters, lr, steps: (
         adam := torch.optim.Adam(parameters, lr=lr), torch.optim.lr_scheduler.LinearLR(adam, 1, 1, steps)
     ),
     "an optimizer",
-], ids=["class", "function", "function with a default", "with a schedule", "an optimizer"])  # fmt: skip
+], ids=["class", "function", "with a default", "parameters alone", "with a schedule", "an optimizer"])  # fmt: skip
 def test_each_way_to_give_an_optimizer_trains_alike(sample, optimizer):
     train, valid = sample[0][::20], sample[1]
     model, lr = cnn(), dict(lr=1e-3)
@@ -376,3 +382,44 @@ def test_where_a_run_comes_from_is_recorded(sample):
     assert settings["loss"] == "CrossEntropyLoss" and settings["model"] == "Sequential"
     assert settings["optimizer"] == "Adam" and settings["data_seed"] == 4 and settings["init_std"] is None
     assert run.record["versions"]["torch"] == torch.__version__ and run.record["made"]
+
+
+def where(p, targets):  # the book's loss without its sigmoid
+    return torch.where(targets == 1, 1 - p, p).mean()
+
+
+@pytest.mark.parametrize("loss", [where, nn.MSELoss(), nn.BCELoss()], ids=str)
+def test_a_model_that_ends_in_a_sigmoid_is_read_as_probabilities(sample, loss):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(784, 1), nn.Sigmoid())
+    run = fit(loss, *sample, epochs=2, model=model, lr=0.1, device="cpu", progress=False)
+    p = model(sample[1].x)
+    right = ((p > 0.5).long() == sample[1].y).double().mean().item()
+    assert run.history[-1].accuracy == pytest.approx(right) and right > 0.95
+    assert_close(run.predict_proba(sample[1])[:, 1:], p, terms=8)
+
+
+@pytest.mark.parametrize("loss, columns, end", [
+    (nn.BCEWithLogitsLoss(), 1, nn.Sigmoid()), (mnist_loss, 1, nn.Sigmoid()), (cross_entropy_loss, 2, nn.Softmax(1)),
+    (nn.CrossEntropyLoss(), 2, nn.Softmax(1)),
+], ids=str)  # fmt: skip
+def test_softmax_twice_is_warned_of(sample, loss, columns, end):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(784, columns), end)
+    with pytest.warns(UserWarning, match="ends in a sigmoid or softmax, and .* takes raw scores"):
+        run = fit(loss, *sample, epochs=1, model=model, lr=0.1, device="cpu", progress=False)
+    out = model(sample[1].x)
+    answers = out.argmax(1) if columns == 2 else (out > 0.5).long().view(-1)
+    assert run.history[-1].accuracy == pytest.approx((answers == sample[1].y.view(-1)).double().mean().item())
+
+
+def test_a_model_that_did_not_learn_is_named(sample):
+    model = nn.Linear(784, 2)  # of which the bias alone may learn
+    nn.init.zeros_(model.weight).requires_grad_(False)
+    with pytest.warns(UserWarning, match="answers 7 to every validation image, an accuracy of 0.5044"):
+        fit(cross_entropy_loss, *sample, epochs=3, lr=0.1, model=model, progress=False)
+
+
+def test_the_linear_model_is_a_module_as_well(sample):
+    run = fit(cross_entropy_loss, *sample, epochs=1, device="cpu", progress=False)
+    assert torch.equal(run.model(sample[1].x).argmax(1), torch.tensor([1, 0])[(run.predict(sample[1]) == 7).long()])
