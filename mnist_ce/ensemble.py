@@ -144,9 +144,10 @@ def compare(
 ) -> Runs | None:
     """Train linear models with each loss from each seed under each order of the batches: `Runs`.
 
-    losses: anybody's, see `as_loss`, as a list or as {name: loss}. orders: seeds of the order. settings: of `fit_many`. Under
-    torchrun each process trains its share, the first returns all and the others None. After
-    KeyboardInterrupt what was finished is returned, with "interrupted" in the record.
+    losses: anybody's, see `as_loss`, as a list or as {name: loss}. orders: seeds of the order.
+    settings: of `fit_many`. Under torchrun each process trains its share, the first returns all and
+    the others None. After KeyboardInterrupt what was finished is returned, with "interrupted" in
+    the record.
     """
     seeds, orders = _listed("seeds", seeds), _listed("orders", orders)
     crowds = itertools.product(_named(losses, len(train.classes)), orders)

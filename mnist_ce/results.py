@@ -513,7 +513,8 @@ class Run:
 
     history: a `Table` with a row per epoch: train_loss, valid_loss, accuracy, nll, the caller's own
     metrics, seconds. weights: [F, C] and bias: [C], None for a module. model: the module, or the
-    linear model as an nn.Linear. nonfinite: the first step with a NaN or infinite loss, counted from 0, or -1.
+    linear model as an nn.Linear. nonfinite: the first step with a NaN or infinite loss, from 0, or
+    -1.
     """
 
     def __init__(self, runs: Runs):

@@ -193,7 +193,8 @@ def optimizer_of(optimizer: Any, module: nn.Module, lr: Any, steps: int) -> tupl
         made = torch.optim.SGD if optimizer is None else optimizer
         if not callable(made):
             raise TypeError(
-                f"optimizer must be a class of torch.optim or a function, such as torch.optim.Adam, got {made!r}"
+                "optimizer must be a class of torch.optim or a function, such as torch.optim.Adam, "
+                f"got {made!r}"
             )
         inner = made.func if isinstance(made, functools.partial) else made
         own = isinstance(made, functools.partial) and "lr" in made.keywords
