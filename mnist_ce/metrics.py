@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .data import Digits, batches
+from .losses import cross_entropy_loss
 from .scores import Kind, Loss, as_kind, as_loss, check_batch, class_logits, labels_of
 
 # %% ../nbs/01_metrics.ipynb #90ae2888
@@ -83,10 +84,6 @@ def _right(logits: Tensor, labels: Tensor) -> Tensor:
     ) + 0 * largest  # NaN where the scores are no numbers
 
 
-def _surprise(logits: Tensor, labels: Tensor) -> Tensor:
-    return -logits.T.log_softmax(0).T.gather(1, labels.unsqueeze(1)).squeeze(1)
-
-
 class _MeanLoss(Pooled):
     def __init__(self, loss: Loss):
         super().__init__(loss.each)
@@ -107,7 +104,8 @@ def standard_metrics(loss: Loss) -> dict[str, Metric]:
     nll: the mean negative log-likelihood in nats, the cross entropy of the probabilities that the
     scores stand for, whatever loss the model was trained with.
     """
-    nll = Pooled(lambda scores, labels: _surprise(class_logits(scores, loss.scores), labels))
+    surprise = cross_entropy_loss.each
+    nll = Pooled(lambda scores, labels: surprise(class_logits(scores, loss.scores), labels))
     return dict(valid_loss=_MeanLoss(loss), accuracy=true_accuracy(loss.scores), nll=nll)
 
 

@@ -168,11 +168,8 @@ FAULTS = {
 # %% ../nbs/reference/05_original.ipynb #d4a94e71
 def negative_cross_entropy(preds: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
     """`cross_entropy_loss` without its minus, `log_probability` in its stable form; as there."""
-    return (
-        -cross_entropy_loss.means(preds.unsqueeze(0), targets.view(-1))[0]
-        if reduction == "mean"
-        else -cross_entropy_loss.each(preds, targets.view(-1))
-    )
+    values = -cross_entropy_loss.each(preds, targets.view(-1))
+    return values if reduction == "none" else values.mean()
 
 # %% ../nbs/reference/05_original.ipynb #da581fe5
 def factorial(

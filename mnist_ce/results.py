@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -247,14 +247,6 @@ def draw_band(axis: Any, x: Iterable[float], values: Tensor, label: str) -> None
     drawn = ~values.isnan().all(1)
     low, high = torch.where(drawn, low, torch.nan), torch.where(drawn, high, torch.nan)
     axis.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-
-# %% ../nbs/reference/01_results.ipynb #26e7719f
-class Models(Protocol):
-    """S trained models. answers: images [n, F] -> logits with a column per class, [S, n, C]."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, rows: Any) -> "Models": ...
-    def answers(self, x: Tensor) -> Tensor: ...
 
 # %% ../nbs/reference/01_results.ipynb #2bf9e3fc
 @dataclass(eq=False, repr=False)

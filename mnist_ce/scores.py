@@ -484,7 +484,7 @@ def as_loss(loss: Any, classes: int, *, columns: int | None = None, device: Any 
         )
     for doubt in doubts:
         _warn(doubt)
-    return replace(_loss_from(loss, name, found, classes, device), doubts=tuple(doubts))
+    return replace(_loss_from(loss, name, found, device), doubts=tuple(doubts))
 
 
 def _told(tried: dict[str, str]) -> str:
@@ -499,9 +499,7 @@ def _warn(message: str) -> None:
     warnings.warn(message, UserWarning, stacklevel=4)
 
 
-def _loss_from(
-    loss: Callable[..., Any], name: str, found: Reading, classes: int, device: Any
-) -> Loss:
+def _loss_from(loss: Callable[..., Any], name: str, found: Reading, device: Any) -> Loss:
     to_form = FORMS[found.form]
 
     def whole(scores: Tensor, labels: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ def train_models(
     with tqdm(range(epochs), desc=name, unit="epoch", leave=False, disable=not progress) as bar:
         for epoch in bar:
             start, losses, sizes = time.perf_counter(), [], []
-            before = [tensor.clone() for tensor in models.tensors()]
+            before = [tensor.clone() for tensor in models.tensors()] if careful else []
             for xb, yb in batches(train, batch_size, order if shuffle else None):
                 xb = augment(xb, order) if augment else xb
                 try:
