@@ -6,7 +6,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install
-CPU_TORCH = $(if $(CPU),$(shell sed -nE 's/^(torch|torchvision)==([0-9.]+).*/\1==\2+cpu/p' $(1)))
+# The pins of torch and torchvision in a file of constraints, as builds without CUDA.
+CPU_PINS = $(shell sed -nE 's/^(torch|torchvision)==([0-9.]+).*/\1==\2+cpu/p' $(1))
 PINS := uv pip compile setup.py --universal --python-version 3.10 --upgrade --no-annotate \
 	--custom-compile-command "make pins"
 
@@ -61,13 +62,14 @@ endef
 # Without build isolation the pinned setuptools builds the package.
 .venv/core: settings.ini setup.py pyproject.toml constraints/core.txt
 	$(NEW_VENV)
-	$(PIP) --constraint constraints/core.txt setuptools $(call CPU_TORCH,constraints/core.txt)
+	$(PIP) --constraint constraints/core.txt setuptools
+	$(if $(CPU),$(PIP) --no-deps $(call CPU_PINS,constraints/core.txt))
 	$(PIP) --constraint constraints/core.txt --no-build-isolation --editable .
 	touch $@
 
 .venv/dev: .venv/core constraints/dev.txt
-	$(PIP) --constraint constraints/dev.txt --no-build-isolation --editable '.[dev]' \
-		$(call CPU_TORCH,constraints/dev.txt)
+	$(if $(CPU),$(PIP) --no-deps $(call CPU_PINS,constraints/dev.txt))
+	$(PIP) --constraint constraints/dev.txt --no-build-isolation --editable '.[dev]'
 	touch $@
 
 .venv-lowest/core: settings.ini setup.py pyproject.toml constraints/lowest.txt
