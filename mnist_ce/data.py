@@ -57,32 +57,23 @@ class Digits:
         for name, tensor, dtype in ours:
             if (tensor is not None or name != "index") and getattr(tensor, "dtype", None) != dtype:
                 got = tensor.dtype if name in tensors else _kind(tensor)
-                faults.append(
-                    TypeError(
-                        f"{name} must be a {dtype} tensor, got {got}: write Digits.of(images, labels)"
-                    )
-                )
+                faults.append(TypeError(
+                    f"{name} must be a {dtype} tensor, got {got}: write Digits.of(images, labels)"
+                ))
         shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
         n = shapes.get("x", ["N"])[0] if shapes.get("x", [0]) else "N"
         if "x" in shapes and len(shapes["x"]) != 2:
-            faults.append(
-                ValueError(
-                    f"x must be [N, F], got {shapes['x']}: "
-                    "write x.flatten(1), or Digits.of(images, labels)"
-                )
-            )
+            faults.append(ValueError(
+                f"x must be [N, F], got {shapes['x']}: "
+                "write x.flatten(1), or Digits.of(images, labels)"
+            ))
         for name, shape in ("y", [n, 1]), ("index", [n]):
             if name in shapes and shapes[name] != (shape if n != "N" else shapes[name]):
-                faults.append(
-                    ValueError(
-                        f"{name} must be {shape}, one for each image, got {shapes[name]}: "
-                        + (
-                            "write y.reshape(-1, 1), or Digits.of(images, labels)"
-                            if name == "y"
-                            else "leave it out for 0, 1, 2, …"
-                        )
-                    )
-                )
+                faults.append(ValueError(
+                    f"{name} must be {shape}, one for each image, got {shapes[name]}: "
+                    + ("write y.reshape(-1, 1), or Digits.of(images, labels)" if name == "y"
+                       else "leave it out for 0, 1, 2, …")
+                ))
         if len({tensor.device for tensor in tensors.values()}) > 1:
             places = ", ".join(f"{name} on {tensor.device}" for name, tensor in tensors.items())
             faults.append(ValueError(f"on two devices, {places}: write y.to(x.device)"))
@@ -91,12 +82,10 @@ class Digits:
         if "y" in tensors and y.dtype == torch.int64 and y.numel():
             low, high, count = int(y.min()), int(y.max()), len(classes)
             if low < 0 or high >= count:
-                faults.append(
-                    ValueError(
-                        f"labels go from {low} to {high}, {count} classes allow 0 to {count - 1}: "
-                        "Digits.of(images, labels) counts them from 0"
-                    )
-                )
+                faults.append(ValueError(
+                    f"labels go from {low} to {high}, {count} classes allow 0 to {count - 1}: "
+                    "Digits.of(images, labels) counts them from 0"
+                ))
         _refuse("Digits", faults)
 
     @classmethod
@@ -461,10 +450,8 @@ def _read_class_folder(folder: Path, faults: list[Exception]) -> tuple[Any, Any]
     pictures, names, bad = [], [], []
     kinds = [path for path in visible(folder) if path.is_dir()]
     if not kinds:
-        hint = (
-            "for IDX files write mnist(source=folder)"
-            if any(folder.glob("*-idx*"))
-            else ("put the pictures of each class into a folder of its own, named after the class")
+        hint = "for IDX files write mnist(source=folder)" if any(folder.glob("*-idx*")) else (
+            "put the pictures of each class into a folder of its own, named after the class"
         )
         faults.append(ValueError(f"{folder} holds no class folders: {hint}"))
         return None, None
@@ -486,13 +473,10 @@ def _read_class_folder(folder: Path, faults: list[Exception]) -> tuple[Any, Any]
                 bad.append(f"{path} ({error})")
     if bad:
         more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
-        faults.append(
-            ValueError(
-                f"in {folder} every file must be a picture in a class folder, {len(bad)} are not: "
-                + "; ".join(bad[:5])
-                + more
-            )
-        )
+        faults.append(ValueError(
+            f"in {folder} every file must be a picture in a class folder, {len(bad)} are not: "
+            + "; ".join(bad[:5]) + more
+        ))
     ints = all(kind.name.isdecimal() and str(int(kind.name)) == kind.name for kind in kinds)
     return pictures or None, [int(name) for name in names] if ints else names
 
@@ -543,29 +527,23 @@ def _unpack(
     pandas = sys.modules.get("pandas")  # who has a DataFrame has imported it
     if pandas and isinstance(images, pandas.DataFrame):
         if images.columns[0] in ("Unnamed: 0", "index"):
-            faults.append(
-                ValueError(
-                    f"the column {images.columns[0]!r} numbers the rows and is no pixel: drop it, or "
-                    "write frame.to_csv(path, index=False)"
-                )
-            )
+            faults.append(ValueError(
+                f"the column {images.columns[0]!r} numbers the rows and is no pixel: drop it, or "
+                "write frame.to_csv(path, index=False)"
+            ))
         if labels is None and "label" in images:
             return images.drop(columns="label"), images["label"]
         if labels is None:
             columns = ", ".join(map(repr, images.columns[:5]))
-            faults.append(
-                ValueError(
-                    f"there is no column 'label' among {columns}, …: "
-                    "write Digits.of(frame.drop(columns=name), frame[name])"
-                )
-            )
+            faults.append(ValueError(
+                f"there is no column 'label' among {columns}, …: "
+                "write Digits.of(frame.drop(columns=name), frame[name])"
+            ))
             return None, None
         if "label" in images:
-            faults.append(
-                ValueError(
-                    "there are labels and a column 'label': leave labels out, or drop the column"
-                )
-            )
+            faults.append(ValueError(
+                "there are labels and a column 'label': leave labels out, or drop the column"
+            ))
             images = images.drop(columns="label")
         return images, labels
     if isinstance(images, Image.Image):
@@ -582,24 +560,22 @@ def _unpack(
     return _iterate(images, labels, faults, doubts)
 
 
-def _iterate(data: Any, labels: Any, faults: list[Exception], doubts: list[str]) -> tuple[Any, Any]:
+def _iterate(
+    data: Any, labels: Any, faults: list[Exception], doubts: list[str]
+) -> tuple[Any, Any]:
     """The images and the labels of a list of pairs, a Dataset or a DataLoader."""
     if hasattr(data, "train_ds") and hasattr(data, "valid_ds"):  # fastai's DataLoaders
-        faults.append(
-            TypeError(
-                f"{_kind(data)} holds two sets: write Digits.of(dls.train) and Digits.of(dls.valid)"
-            )
-        )
+        faults.append(TypeError(
+            f"{_kind(data)} holds two sets: write Digits.of(dls.train) and Digits.of(dls.valid)"
+        ))
         return None, labels
     loader = isinstance(data, DataLoader) or hasattr(data, "dataset") and hasattr(data, "drop_last")
     counted = hasattr(data, "__getitem__") and hasattr(data, "__len__") and not loader
     if isinstance(data, Mapping) or not (loader or counted or hasattr(data, "__iter__")):
-        faults.append(
-            TypeError(
-                f"images of the type {_kind(data)}: give an array, a tensor, a list of pictures, "
-                "a DataFrame, a path, a Dataset or a DataLoader"
-            )
-        )
+        faults.append(TypeError(
+            f"images of the type {_kind(data)}: give an array, a tensor, a list of pictures, "
+            "a DataFrame, a path, a Dataset or a DataLoader"
+        ))
         return None, labels
     if labels is not None:
         faults.append(ValueError(f"{_kind(data)} brings its own labels: leave labels out"))
@@ -694,20 +670,18 @@ def _rows(images: Any, faults: list[Exception]) -> torch.Tensor | None:
         if numeric:
             images = images.to(torch.float32, copy=True)
     if not numeric:
-        faults.append(
-            TypeError(f"images of {images.dtype}, expected numbers: ints 0 to 255 or floats 0 to 1")
-        )
+        faults.append(TypeError(
+            f"images of {images.dtype}, expected numbers: ints 0 to 255 or floats 0 to 1"
+        ))
         return None
     shape = list(images.shape)
     if whole and images.numel():
         low, high = int(images.min()), int(images.max())
         if low < 0 or high > 255:
-            faults.append(
-                ValueError(
-                    f"images are ints from {low} to {high}, expected 0 to 255: write floats 0 to 1, "
-                    + (f"images / {high}" if low >= 0 else f"(images - {low}) / {high - low}")
-                )
-            )
+            faults.append(ValueError(
+                f"images are ints from {low} to {high}, expected 0 to 255: write floats 0 to 1, "
+                + (f"images / {high}" if low >= 0 else f"(images - {low}) / {high - low}")
+            ))
         elif high > 1:
             images.div_(255)
     if images.ndim == 4:
@@ -718,21 +692,17 @@ def _rows(images: Any, faults: list[Exception]) -> torch.Tensor | None:
         ):
             images = first  # grey, or grey three times over
         else:
-            faults.append(
-                ValueError(
-                    f"images are {shape}, in color: write their grey values, images.mean({axis})"
-                    if shape[axis] in (3, 4)
-                    else f"images are {shape}, expected [N, 1, H, W] or [N, H, W, 1]"
-                )
-            )
+            faults.append(ValueError(
+                f"images are {shape}, in color: write their grey values, images.mean({axis})"
+                if shape[axis] in (3, 4)
+                else f"images are {shape}, expected [N, 1, H, W] or [N, H, W, 1]"
+            ))
             return None
     if images.ndim not in (2, 3):
-        faults.append(
-            ValueError(
-                f"images are {shape}, expected [N, F], [N, H, W], [N, 1, H, W] or [N, H, W, 1]: "
-                "for one image write images[None]"
-            )
-        )
+        faults.append(ValueError(
+            f"images are {shape}, expected [N, F], [N, H, W], [N, 1, H, W] or [N, H, W, 1]: "
+            "for one image write images[None]"
+        ))
         return None
     return images.reshape(len(images), math.prod(images.shape[1:])).contiguous()
 
@@ -754,9 +724,9 @@ def _names(labels: Any, faults: list[Exception]) -> np.ndarray | None:
             faults.append(ValueError(f"labels must be [N], one for each image: {error}"))
             return None
     if not isinstance(labels, np.ndarray):
-        faults.append(
-            TypeError(f"labels must be a list, an array, a tensor or a Series, got {_kind(labels)}")
-        )
+        faults.append(TypeError(
+            f"labels must be a list, an array, a tensor or a Series, got {_kind(labels)}"
+        ))
         return None
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -785,20 +755,15 @@ def _scalar(label: Any) -> Any:
 
 def _object_names(values: list, faults: list[Exception]) -> np.ndarray | None:
     missing = [
-        i
-        for i, value in enumerate(values)
-        if value is None
-        or type(value).__name__ == "NAType"  # pandas' <NA>
-        or isinstance(value, float)
-        and math.isnan(value)
+        i for i, value in enumerate(values)
+        if value is None or type(value).__name__ == "NAType"  # pandas' <NA>
+        or isinstance(value, float) and math.isnan(value)
     ]
     if missing:
-        faults.append(
-            ValueError(
-                f"{len(missing)} labels are missing, the first is labels[{missing[0]}], "
-                f"{values[missing[0]]}: leave those images out"
-            )
-        )
+        faults.append(ValueError(
+            f"{len(missing)} labels are missing, the first is labels[{missing[0]}], "
+            f"{values[missing[0]]}: leave those images out"
+        ))
         return None
     kinds: dict[type, int] = {}
     for i, value in enumerate(values):
@@ -819,12 +784,10 @@ def _whole(labels: np.ndarray, faults: list[Exception]) -> np.ndarray | None:
     broken = np.flatnonzero(~np.isfinite(labels) | (labels != np.floor(labels)))
     if len(broken):
         first = broken[0]
-        faults.append(
-            ValueError(
-                f"{len(broken)} labels are no whole numbers, the first is labels[{first}], "
-                f"{labels[first]:g}: give each image the number or name of its class"
-            )
-        )
+        faults.append(ValueError(
+            f"{len(broken)} labels are no whole numbers, the first is labels[{first}], "
+            f"{labels[first]:g}: give each image the number or name of its class"
+        ))
         return None
     return labels.astype(np.int64)
 
@@ -847,13 +810,10 @@ def _encode(
     if outside:
         count = int(np.isin(names, np.array(outside)).sum())
         more = f" and {len(outside) - 5} more" if len(outside) > 5 else ""
-        faults.append(
-            ValueError(
-                f"{count} labels are none of the classes {given}: "
-                + ", ".join(map(repr, outside[:5]))
-                + more
-            )
-        )
+        faults.append(ValueError(
+            f"{count} labels are none of the classes {given}: "
+            + ", ".join(map(repr, outside[:5])) + more
+        ))
     return given, np.array([position.get(name, 0) for name in values], dtype=np.int64)[codes]
 
 # %% ../nbs/reference/00_data.ipynb #f07838c9
@@ -912,29 +872,23 @@ def _check_pair(train: Any, valid: Any) -> None:
     for name, data in ("train", train), ("valid", valid):
         if not isinstance(data, Digits):
             whole = isinstance(data, (str, Path, DataLoader, Dataset)) or hasattr(data, "dataset")
-            write = (
-                f"Digits.of({name})"
-                if whole or isinstance(data, tuple)
-                else ("Digits.of(images, labels)")
+            write = f"Digits.of({name})" if whole or isinstance(data, tuple) else (
+                "Digits.of(images, labels)"
             )
             faults.append(TypeError(f"{name} must be Digits, got {_kind(data)}: write {write}"))
         elif not len(data):
             faults.append(ValueError(f"{name} has no images"))
     if isinstance(train, Digits) and isinstance(valid, Digits):
         if train.classes != valid.classes:
-            faults.append(
-                ValueError(
-                    f"train has the classes {train.classes}, valid {valid.classes}: "
-                    "write valid = Digits.of(images, labels, classes=train.classes)"
-                )
-            )
+            faults.append(ValueError(
+                f"train has the classes {train.classes}, valid {valid.classes}: "
+                "write valid = Digits.of(images, labels, classes=train.classes)"
+            ))
         if train.x.shape[1] != valid.x.shape[1]:
-            faults.append(
-                ValueError(
-                    f"train's images have {train.x.shape[1]} pixels, valid's {valid.x.shape[1]}: "
-                    "make them of one size"
-                )
-            )
+            faults.append(ValueError(
+                f"train's images have {train.x.shape[1]} pixels, valid's {valid.x.shape[1]}: "
+                "make them of one size"
+            ))
     _refuse("train and valid", faults)
     seen, count = _seen(train.x, valid.x)
     if seen:
