@@ -6,6 +6,7 @@
 __all__ = ['init_params', 'linear1', 'Linears', 'Network']
 
 # %% ../nbs/reference/03_model.ipynb #b413b74a
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,7 +56,8 @@ class NonFinite(FloatingPointError):
 
 
 def _look_at(tensor: str, values: Tensor) -> None:
-    if not values.isfinite().all():
+    # The sum is quicker to look at; only one that overflows is looked at twice.
+    if not math.isfinite(values.sum().item()) and not values.isfinite().all():
         raise NonFinite(tensor, values[~values.isfinite()][0].item())
 
 # %% ../nbs/reference/03_model.ipynb #d8b6ee68

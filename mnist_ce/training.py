@@ -69,8 +69,8 @@ def train_models(
     """Train S models on the same batches and measure them after each epoch: the only loop there is.
 
     models: `Linears` or `Network`. coords, record: of the `Runs` to return. augment: a function
-    (xb, generator) -> xb. careful: raise NonFiniteLoss. pooled: whether train_loss is the mean over
-    images, or over batches, as the original took it. stop: another thread sets it to end this one.
+    (xb, generator) -> xb. careful: raise NonFiniteLoss. pooled: whether means are over images, or
+    over batches, as the original took them. stop: another thread sets it to end this one.
     """
     order, rows, seconds = torch.Generator().manual_seed(data_seed), [], []  # type: Any, list, list
     nonfinite, steps = torch.full((len(models),), -1), 0
@@ -108,7 +108,7 @@ def train_models(
             weights = torch.tensor(sizes if pooled else [1] * len(sizes), dtype=torch.double)
             train_loss = (weights @ of_steps.double()) / weights.sum()
             try:
-                found = measure(models, valid, metrics, max(batch_size, 256))
+                found = measure(models, valid, metrics, 1024 if pooled else batch_size)
             except ValueError as error:
                 raise ValueError(f"in epoch {epoch + 1}: {error}") from error
             rows.append(torch.stack([train_loss, *found.values()]))
