@@ -464,12 +464,18 @@ def digest(paths: Iterable[Path]) -> str:
 
 
 def tests_of(mutant: Mutant, tests: dict[str, Any]) -> list[str]:
-    """The tests that run the changed function, or the changed module, the quickest first."""
-    place = f"{mutant.module}.{mutant.function}"
-    runs = lambda found: place in found if mutant.function else any(
-        name.startswith(place) for name in found
-    )
-    chosen = [test for test, told in tests.items() if runs(told["runs"])]
+    """The tests that run the changed function, or the changed module, the quickest first.
+
+    All in the module's own test file, and the first case of each test elsewhere.
+    """
+    place, chosen, seen = f"{mutant.module}.{mutant.function}", [], set()
+    for test, told in tests.items():
+        name = test.split("[")[0]
+        own = name.startswith(f"tests/test_{mutant.module}.py")
+        runs = [run for run in told["runs"] if run == place or not mutant.function and run.startswith(place)]
+        if runs and (own or name not in seen):
+            seen.add(name)
+            chosen.append(test)
     return sorted(chosen, key=lambda test: tests[test]["seconds"])
 
 
