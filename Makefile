@@ -1,11 +1,17 @@
 # make run    install the package and run the main job: train with each loss, print the table
 # make test   install the development tools and run every check
+#             PYTHON=python3.12 names another Python than python3; CPU=1 takes PyTorch without
+#             CUDA, from an index that has it and that PIP_EXTRA_INDEX_URL names
 # make bench  time the package against the original's loop, bare products, and PyTorch's MNIST example
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --constraint constraints.txt
+PIP := $(BIN)/python -m pip install
+# The pins of torch and torchvision in a file of constraints, as builds without CUDA.
+CPU_PINS = $(shell sed -nE 's/^(torch|torchvision)==([0-9.]+).*/\1==\2+cpu/p' $(1))
+PINS := uv pip compile setup.py --universal --python-version 3.10 --upgrade --no-annotate \
+	--custom-compile-command "make pins"
 
-.PHONY: run test bench notebooks readme bundle pins clean
+.PHONY: run test test-lowest bench notebooks readme bundle pins clean
 
 run: .venv/core
 	$(BIN)/mnist-ce compare
@@ -15,6 +21,11 @@ test: .venv/dev
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test
 	$(BIN)/python -m pytest
+
+# The lowest versions that settings.ini states, best with PYTHON=python3.10, the oldest there is.
+# They warn of their own age.
+test-lowest: .venv-lowest/core
+	.venv-lowest/bin/python -m pytest -W ignore::DeprecationWarning
 
 bench: .venv/dev
 	$(BIN)/python benchmarks/speed.py
@@ -35,20 +46,37 @@ readme: .venv/dev
 bundle: .venv/core
 	$(BIN)/python -c "from mnist_ce.data import write_bundle; write_bundle('$(IDX)')"
 
-# Pin the newest versions that fit together, for every Python from 3.10 on.
+# Pin the newest versions that fit together, for every Python from 3.10 on, and the lowest.
 pins:
-	uv pip compile --universal --python-version 3.10 --extra dev --upgrade setup.py --no-annotate --no-header -o constraints.txt
+	$(PINS) --extra dev -o constraints/dev.txt
+	$(PINS) --constraint constraints/dev.txt -o constraints/core.txt
+	$(PINS) --resolution lowest-direct -o constraints/lowest.txt
+
+define NEW_VENV
+@$(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
+	{ echo "$(PYTHON) is not Python 3.10 or newer with venv and ensurepip: install them (Debian," \
+	"Ubuntu: apt install python3-venv), or name another Python, as in make PYTHON=python3.12"; exit 1; } >&2
+$(PYTHON) -m venv $(@D)
+endef
 
 # Without build isolation the pinned setuptools builds the package.
-.venv/core: settings.ini setup.py pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(PIP) setuptools
-	$(PIP) --no-build-isolation --editable .
+.venv/core: settings.ini setup.py pyproject.toml constraints/core.txt
+	$(NEW_VENV)
+	$(PIP) --constraint constraints/core.txt setuptools
+	$(if $(CPU),$(PIP) --no-deps $(call CPU_PINS,constraints/core.txt))
+	$(PIP) --constraint constraints/core.txt --no-build-isolation --editable .
 	touch $@
 
-.venv/dev: .venv/core
-	$(PIP) --no-build-isolation --editable '.[dev]'
+.venv/dev: .venv/core constraints/dev.txt
+	$(if $(CPU),$(PIP) --no-deps $(call CPU_PINS,constraints/dev.txt))
+	$(PIP) --constraint constraints/dev.txt --no-build-isolation --editable '.[dev]'
+	touch $@
+
+.venv-lowest/core: settings.ini setup.py pyproject.toml constraints/lowest.txt
+	$(NEW_VENV)
+	.venv-lowest/bin/python -m pip install --constraint constraints/lowest.txt --editable . \
+		pytest hypothesis pandas
 	touch $@
 
 clean:
-	rm -rf .venv build dist runs *.egg-info
+	rm -rf .venv .venv-lowest build dist runs *.egg-info

@@ -1,6 +1,11 @@
 """Why did my loss not train? `from mnist_ce import fit`, or `from mnist_ce.all import *`."""
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Read when torch is first imported. Otherwise its threads spin while they wait for each other, and
+# beside another busy program all of them wait several times as long (benchmarks/busy.json).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 

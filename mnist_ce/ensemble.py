@@ -7,22 +7,65 @@ __all__ = ['fit_many', 'compare', 'sweep', 'comparison_table', 'difference_table
 
 # %% ../nbs/reference/04_ensemble.ipynb #a6b73409
 import itertools
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 from tqdm import tqdm
 
 from .data import Digits
 from .metrics import standard_metrics
+from .model import Linears
 from mnist_ce.results import (
     Runs, Summary, Table, join_runs, make_record, paired, paired_error,
 )  # fmt: skip
 from .scores import Loss, as_loss
 from mnist_ce.training import (
-    data_and_device, linear_models, real_number, train_models, whole_number,
+    data_and_device, linear_models, one_thread, real_number, select_device, train_models,
+    whole_number,
 )  # fmt: skip
+
+# %% ../nbs/reference/04_ensemble.ipynb #7a4b9645
+def workers_for(losses: Sequence[Loss], device: torch.device) -> int:
+    """How many threads of ours train at a time; 0 where torch shares out the work itself.
+
+    That is so on a GPU, and for a stranger's loss: it might keep count of its calls.
+    """
+    ours = all(loss.slopes for loss in losses) and device.type == "cpu"
+    return torch.get_num_threads() if ours else 0
+
+
+def in_threads(
+    tasks: Sequence[Callable[[threading.Event], Runs]], workers: int
+) -> Iterator[tuple[int, Runs]]:
+    """Each task's number and result, as it is done: `workers` at a time, 0 in the calling thread.
+
+    A task is handed an event that tells it to stop. After Ctrl-C what was finished comes first.
+    """
+    stop = threading.Event()
+    if not workers:
+        yield from ((k, task(stop)) for k, task in enumerate(tasks))
+        return
+    with one_thread(), ThreadPoolExecutor(workers) as pool:
+        waited = {pool.submit(task, stop): k for k, task in enumerate(tasks)}
+        try:
+            for future in as_completed(waited):
+                yield waited.pop(future), future.result()
+        except KeyboardInterrupt:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            kept = [one for one in waited if not (one.cancelled() or one.exception())]
+            yield from ((waited[one], one.result()) for one in kept)
+            raise
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
 
 # %% ../nbs/reference/04_ensemble.ipynb #0ca05339
 def _listed(name: str, values: Any) -> list[int]:
@@ -57,9 +100,9 @@ def fit_many(
     if not seeds:
         raise ValueError("seeds is empty")
     rates, stds = _per_model("lr", lr, seeds), _per_model("init_std", init_std, seeds, zero=True)
-    models = list(zip(seeds, rates, stds))
-    if len(set(models)) < len(models):
-        twice = next(model for model in models if models.count(model) > 1)
+    each = list(zip(seeds, rates, stds))
+    if len(set(each)) < len(each):
+        twice = next(model for model in each if each.count(model) > 1)
         raise ValueError("two models are alike: seed {}, lr {}, init_std {}".format(*twice))
     linears = linear_models(loss, train, seeds, stds, rates, where)
     known = linears.loss
@@ -75,11 +118,25 @@ def fit_many(
     coords |= dict(lr=rates, init_std=stds)
     settings: dict[str, Any] = dict(loss=known.name, model="linear", epochs=epochs, seeds=seeds)
     settings |= dict(lr=lr, batch_size=batch_size, shuffle=shuffle, init_std=init_std)
-    return train_models(
-        linears, train, valid, standard_metrics(known), coords=coords, epochs=epochs,
-        batch_size=batch_size, shuffle=shuffle, data_seed=data_seed, progress=progress,
-        record=make_record(settings | dict(data_seed=data_seed), where),
-    )  # fmt: skip
+    record = make_record(settings | dict(data_seed=data_seed), where)
+    halve = known.difference is not None and len(train.classes) == 2
+    models = linears.halved() if halve else linears
+    workers = min(workers_for([known], where), -(-s // 25))  # fewer models are not worth a thread
+    parts = torch.arange(s).chunk(max(1, workers))
+
+    def train_part(rows: Tensor, stop: threading.Event) -> Runs:
+        return train_models(
+            models[rows], train, valid, standard_metrics(models.loss), coords={}, record=record,
+            epochs=epochs, batch_size=batch_size, shuffle=shuffle, data_seed=data_seed, stop=stop,
+            progress=progress and bool(rows[0] == 0),
+        )  # fmt: skip
+
+    found = dict(in_threads([partial(train_part, rows) for rows in parts], workers))
+    runs = join_runs([found[k] for k in range(len(parts))])
+    trained = Linears.joined(runs.models)
+    runs.models = [linears.restored(trained) if halve else trained]
+    runs.coords, runs.seconds = coords, runs.seconds / len(parts)
+    return runs
 
 # %% ../nbs/reference/04_ensemble.ipynb #1bfa0a5d
 CROWD = 100  # models side by side: fast, a second's work at most, the same whoever trains them
@@ -96,12 +153,20 @@ def _train_crowds(
     rank, world = (dist.get_rank(), dist.get_world_size()) if split else (0, 1)
     done, interrupted = {}, False
     total = sum(len(job["seeds"]) for _, job in jobs)
+    device = select_device(settings.get("device", "auto"))
+    workers = min(workers_for([loss for loss, _ in jobs], device), len(jobs))
+
+    def train_crowd(loss: Loss, job: dict[str, Any], stop: threading.Event) -> Runs:
+        return fit_many(loss, train, valid, **job, **settings, progress=False)
+
+    mine = [*range(len(jobs))][rank::world]
     with tqdm(total=total, unit="model", disable=rank > 0 or not progress) as bar:
         try:
-            for k, (loss, job) in [*enumerate(jobs)][rank::world]:
-                bar.set_description(loss.name)
-                done[k] = fit_many(loss, train, valid, **job, **settings, progress=False)
-                bar.update(min(len(job["seeds"]) * world, total - bar.n))
+            for i, runs in in_threads([partial(train_crowd, *jobs[k]) for k in mine], workers):
+                runs.seconds = runs.seconds / max(1, workers)
+                done[mine[i]] = runs
+                bar.set_description(runs.coords["loss"][0])
+                bar.update(min(len(runs) * world, total - bar.n))
         except KeyboardInterrupt:
             interrupted = True
     if world > 1:

@@ -15,9 +15,9 @@ from .scores import Loss
 
 # %% ../nbs/00_losses.ipynb #85e267c0
 def _mnist_slopes(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    sign = 1 - 2 * labels.unsqueeze(1)
-    wrong = (scores * sign).sigmoid()
-    return wrong.squeeze(1), (1 - wrong).mul_(wrong).mul_(sign)
+    sign = 1 - 2 * labels.unsqueeze(1).to(scores.dtype)
+    wrong = (scores * sign).sigmoid_()
+    return wrong.squeeze(-1), (1 - wrong).mul_(wrong).mul_(sign)
 
 
 @partial(Loss, slopes=_mnist_slopes, columns=1)
@@ -34,13 +34,14 @@ def mnist_loss(scores: Tensor, labels: Tensor) -> Tensor:
 
 # %% ../nbs/00_losses.ipynb #76076765
 def _softmax_slopes(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    index = labels.unsqueeze(1)
-    p = scores.T.softmax(0).T
-    right = p.gather(1, index)
-    return 1 - right.squeeze(1), p.scatter_(1, index, -1, reduce="add").mul_(right)
+    # Logits of linear models lie column by column: so taken, softmax runs on whole vectors.
+    p = scores.movedim(-1, 0).softmax(0).movedim(0, -1)
+    index = labels.unsqueeze(1).expand(*p.shape[:-1], 1)
+    right = p.gather(-1, index)
+    return 1 - right.squeeze(-1), p.scatter_(-1, index, -1, reduce="add").mul_(right)
 
 
-@partial(Loss, slopes=_softmax_slopes)
+@partial(Loss, slopes=_softmax_slopes, difference=mnist_loss)
 def softmax_loss(scores: Tensor, labels: Tensor) -> Tensor:
     """One minus the probability of the target; 0 to 1, 1 - 1/C where the model cannot tell.
 
@@ -49,7 +50,7 @@ def softmax_loss(scores: Tensor, labels: Tensor) -> Tensor:
     Formula: 1 - softmax(preds)[target]. Raises TypeError or ValueError for other input.
     Source: Ghosh, Kumar & Sastry 2017, the mean absolute error.
     """
-    # Logits of linear models lie column by column: transposed, softmax runs on whole vectors.
+    # Transposed for the same reason.
     return 1 - scores.T.softmax(0).T.gather(1, labels.unsqueeze(1)).squeeze(1)
 
 # %% ../nbs/00_losses.ipynb #0ec3ea22
@@ -66,13 +67,27 @@ def nll_loss(scores: Tensor, labels: Tensor) -> Tensor:
     return -scores.gather(1, labels.unsqueeze(1)).squeeze(1)
 
 # %% ../nbs/00_losses.ipynb #874ba945
+def _logistic_slopes(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    sign = 1 - 2 * labels.unsqueeze(1).to(scores.dtype)
+    wrong = scores * sign
+    right_p, wrong_p = torch.stack([torch.zeros_like(wrong), wrong]).log_softmax(0)
+    return -right_p.squeeze(-1), wrong_p.exp_().mul_(sign)
+
+
+@partial(Loss, slopes=_logistic_slopes, columns=1)
+def _logistic_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    wrong = torch.where(labels == 1, -scores.squeeze(1), scores.squeeze(1))
+    return -torch.stack([torch.zeros_like(wrong), wrong]).log_softmax(0)[0]
+
+
 def _cross_entropy_slopes(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    index = labels.unsqueeze(1)
-    log_p = scores.T.log_softmax(0).T
-    return -log_p.gather(1, index).squeeze(1), log_p.exp().scatter_(1, index, -1, reduce="add")
+    log_p = scores.movedim(-1, 0).log_softmax(0).movedim(0, -1)
+    index = labels.unsqueeze(1).expand(*log_p.shape[:-1], 1)
+    values = -log_p.gather(-1, index).squeeze(-1)
+    return values, log_p.exp_().scatter_(-1, index, -1, reduce="add")
 
 
-@partial(Loss, slopes=_cross_entropy_slopes)
+@partial(Loss, slopes=_cross_entropy_slopes, difference=_logistic_loss)
 def cross_entropy_loss(scores: Tensor, labels: Tensor) -> Tensor:
     """Minus the logarithm of the target's probability; 0 or more, ln C where the model cannot tell.
 

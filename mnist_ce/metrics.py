@@ -79,9 +79,8 @@ class BatchMeans(Pooled):
 # %% ../nbs/01_metrics.ipynb #3cfaeb10
 def _right(logits: Tensor, labels: Tensor) -> Tensor:
     largest, answers = logits.max(1)
-    return (answers == labels).to(
-        largest.dtype
-    ) + 0 * largest  # NaN where the scores are no numbers
+    # NaN where the scores are no numbers
+    return (answers == labels).to(largest.dtype) + 0 * largest
 
 
 class _MeanLoss(Pooled):
@@ -89,8 +88,10 @@ class _MeanLoss(Pooled):
         super().__init__(loss.each)
         self.loss = loss
 
-    def values(self, scores: Tensor, labels: Tensor) -> Tensor:  # of each batch, for each image
-        return self.loss.means(scores, labels).unsqueeze(1).expand(-1, len(labels))
+    def update(self, scores: Tensor, labels: Tensor) -> None:
+        means = self.loss.means(scores, labels)
+        self.total = self.total.to(means.device) + means.double() * len(labels)
+        self.images += len(labels)
 
 
 def true_accuracy(kind: Kind = "logits") -> Pooled:

@@ -97,6 +97,15 @@ class Linears:
         weights, bias = self.weights[:, rows].contiguous(), self.bias[:, rows].contiguous()
         return Linears(weights, bias, self.loss, self.lr[rows])
 
+    @staticmethod
+    def joined(parts: Sequence["Linears"]) -> "Linears":
+        """The models of several, side by side in their order."""
+        weights, bias, lr = (
+            torch.cat([getattr(part, name) for part in parts], dim)
+            for name, dim in (("weights", 1), ("bias", 1), ("lr", 0))
+        )
+        return Linears(weights, bias, parts[0].loss, lr)
+
     @property
     def weights_by_model(self) -> Tensor:
         return self.weights.permute(1, 2, 0)
@@ -128,6 +137,22 @@ class Linears:
         self.weights.view(c * s, f).addmm_(slopes.reshape(c * s, len(xb)), xb, alpha=-1)
         self.bias -= of_bias
         return losses
+
+    def halved(self) -> "Linears":
+        """The same models of two columns in one, the second minus the first: half the work.
+
+        A step moves the two by opposite amounts, so their difference by twice as much as either.
+        """
+        assert self.loss.difference is not None and len(self.weights) == 2
+        weights, bias = self.weights[1:] - self.weights[:1], self.bias[1:] - self.bias[:1]
+        return Linears(weights, bias, self.loss.difference, 2 * self.lr)
+
+    def restored(self, halved: "Linears") -> "Linears":
+        """What these models became, if `halved` is what became of theirs: no step moves the sum."""
+        both = (self.weights, halved.weights), (self.bias, halved.bias)
+        sums = [(whole.sum(0, keepdim=True), gap) for whole, gap in both]
+        weights, bias = (torch.cat([total - gap, total + gap]) / 2 for total, gap in sums)
+        return Linears(weights, bias, self.loss, self.lr)
 
     def answers(self, x: Tensor) -> Tensor:
         """The scores of images [n, F] as logits with a column per class: [S, n, C >= 2]."""

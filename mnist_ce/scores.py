@@ -96,17 +96,19 @@ def class_logits(scores: Tensor, kind: Kind = "logits") -> Tensor:
 class Loss:
     """A loss, and what its scores mean: `loss(preds, targets, reduction="mean")`.
 
-    formula: of (scores [n, C], labels int64 [n]) -> [n], unchecked. slopes: of the same, by hand,
-    -> values [n] and the gradient of their sum [n, C]; autograd where it is None. columns: 1, or
-    None for one per class. scores: what a model must give. whole: a stranger's own function of the
-    same -> the mean over a batch. reduction: what that function itself returns of its examples'
-    losses, "mean", "sum", or None where it is neither (class weights). doubts: what `as_loss`
-    warned of.
+    formula: of (scores [n, C], labels int64 [n]) -> [n], unchecked. slopes: by hand, of (scores
+    [..., n, C], labels [n]) -> values [..., n] and the gradient of their sum [..., n, C]; autograd
+    where it is None. columns: 1, or None for one per class. difference: the same loss of two
+    classes, of one column: the second's score minus the first's. scores: what a model must give.
+    whole: a stranger's own function of the same -> the mean over a batch. reduction: what that
+    function itself returns of its examples' losses, "mean", "sum", or None where it is neither
+    (class weights). doubts: what `as_loss` warned of.
     """
 
     formula: Callable[[Tensor, Tensor], Tensor] | None
     slopes: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     columns: int | None = None
+    difference: "Loss | None" = None
     scores: Kind = "logits"
     whole: Callable[[Tensor, Tensor], Tensor] | None = None
     reduction: str | None = "mean"
@@ -126,7 +128,7 @@ class Loss:
         return f"Loss({self.name})"
 
     def __reduce__(self) -> Any:  # to other processes goes what its scores mean, not the function
-        return Loss, (None, None, self.columns, self.scores, None, self.reduction, self.name)
+        return Loss, (None, None, self.columns, None, self.scores, None, self.reduction, self.name)
 
     def __copy__(self) -> "Loss":
         return self
@@ -177,11 +179,10 @@ class Loss:
 
         scores: [S, n, C]. labels: int64 [n]. A loss that sums has the gradient of its sum.
         """
-        s, n, c = scores.shape
+        n = len(labels)
         if self.slopes is not None:
-            flat = scores.reshape(s * n, c), labels.expand(s, n).reshape(-1)
-            values, slopes = self.slopes(*flat)
-            return values.view(s, n).mean(1), slopes.unflatten(0, (s, n)).div_(n)
+            values, slopes = self.slopes(scores, labels)
+            return values.mean(1), slopes.div_(n)
         with torch.enable_grad():
             watched = scores.detach().requires_grad_()
             values = self.means(watched, labels)
@@ -516,7 +517,7 @@ def _loss_from(loss: Callable[..., Any], name: str, found: Reading, device: Any)
     kind: Kind = "log-probabilities" if found.linear else found.kind
     reduction = found.reduction if found.reduction in ("mean", "sum") else None
     columns = 1 if found.columns == 1 else None
-    return Loss(formula, None, columns, kind, whole, reduction, name)
+    return Loss(formula, None, columns, None, kind, whole, reduction, name)
 
 
 def _unreduced(loss: Any, found: Reading, device: Any) -> Callable[[Tensor, Tensor], Tensor] | None:

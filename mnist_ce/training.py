@@ -10,9 +10,11 @@ import functools
 import inspect
 import math
 import operator
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -62,12 +64,13 @@ def train_models(
     careful: bool = False,
     progress: bool = True,
     pooled: bool = True,
+    stop: threading.Event | None = None,
 ) -> Runs:
     """Train S models on the same batches and measure them after each epoch: the only loop there is.
 
     models: `Linears` or `Network`. coords, record: of the `Runs` to return. augment: a function
     (xb, generator) -> xb. careful: raise NonFiniteLoss. pooled: whether train_loss is the mean over
-    images, or over batches, as the original took it.
+    images, or over batches, as the original took it. stop: another thread sets it to end this one.
     """
     order, rows, seconds = torch.Generator().manual_seed(data_seed), [], []  # type: Any, list, list
     nonfinite, steps = torch.full((len(models),), -1), 0
@@ -85,6 +88,8 @@ def train_models(
             start, losses, sizes = time.perf_counter(), [], []
             before = [tensor.clone() for tensor in models.tensors()] if careful else []
             for xb, yb in batches(train, batch_size, order if shuffle else None):
+                if stop is not None and stop.is_set():
+                    raise KeyboardInterrupt
                 xb = augment(xb, order) if augment else xb
                 try:
                     losses.append(models.step(xb, yb, careful))
@@ -169,6 +174,17 @@ def data_and_device(train: Any, valid: Any, device: Any) -> tuple[Digits, Digits
     selected = select_device(device)
     _check_pair(train, valid)
     return train.to(selected), valid.to(selected), selected
+
+# %% ../nbs/02_training.ipynb #94ef9ff9
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within it, torch computes in the calling thread alone, and so do threads that are begun."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 # %% ../nbs/02_training.ipynb #07aad396
 def optimizer_of(optimizer: Any, module: nn.Module, lr: Any, steps: int) -> tuple[Any, Any]:
@@ -345,7 +361,8 @@ def fit(
     coords = {key: [settings[key]] for key in ("loss", "seed", "data_seed", "lr", "init_std")}
     plan = dict(epochs=epochs, batch_size=batch_size, shuffle=shuffle, data_seed=data_seed)
     measured = standard_metrics(known) | own
-    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+    threads = one_thread() if plain else nullcontext()
+    with threads, torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(seed)  # what dropout draws from; the caller's state comes back
         run = Run(train_models(
             models, train, valid, measured, coords=coords, augment=augment,

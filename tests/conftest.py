@@ -1,4 +1,5 @@
 """What the tests share: the real data, a device to train on, the losses."""
+import mnist_ce  # before torch: its threads then wait without keeping a core busy
 import pytest
 import torch
 

@@ -192,7 +192,7 @@ def test_a_loss_that_rises_is_warned_of_in_one_line(few, tmp_path):
         warnings.simplefilter("default")  # as for users
         done = invoke(*arguments, "--output", tmp_path / "model.pt")
     assert done.exit_code == 0
-    (line,) = [line for line in done.stderr.splitlines() if "warning" in line]
+    (line,) = [line for line in done.output.splitlines() if "warning" in line]
     assert line.startswith("warning: target_probability rises")
 
 
@@ -201,7 +201,7 @@ def test_a_loss_that_breaks_ends_with_exit_code_1(tmp_path):
     done = invoke("train", *loss, "--output", tmp_path / "model.pt")
     assert done.exit_code == 1 and not (tmp_path / "model.pt").exists()
     assert re.search(
-        r"Error: training stopped: the .* is .* in epoch 1, batch \d+$", done.stderr, re.M
+        r"Error: training stopped: the .* is .* in epoch 1, batch \d+$", done.output, re.M
     )
 
 

@@ -1,0 +1,105 @@
+"""Time training beside other busy programs against training alone: a table, and busy.json.
+
+Each job runs in a process of its own kind: torch's threads wait passively, as they do where mnist_ce
+is imported before torch, or spin, as they do else. A round is the job alone, beside one process
+that keeps a core busy, and beside three; each slowdown is the median over the rounds.
+"""
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from speed import HERE, timed
+
+from mnist_ce.data import mnist_sample
+from mnist_ce.ensemble import compare, fit_many
+from mnist_ce.losses import cross_entropy_loss, mnist_loss, softmax_loss
+from mnist_ce.networks import mlp
+from mnist_ce.results import Table, make_record, write_json
+from mnist_ce.training import fit
+
+ROUNDS, NEIGHBOURS = 7, (0, 1, 3)
+LOSSES = [mnist_loss, softmax_loss, cross_entropy_loss]
+
+
+def jobs() -> dict[str, Callable[[], object]]:
+    """What is timed, by name."""
+    train, valid = mnist_sample()
+    quiet = dict(device="cpu", progress=False)
+    return {
+        "compare": lambda: compare(LOSSES, train, valid, range(30), range(2), **quiet),
+        "fit": lambda: fit(cross_entropy_loss, train, valid, **quiet),
+        "fit_many, 100 models": lambda: fit_many(cross_entropy_loss, train, valid, range(100), **quiet),
+        "torch's threads: fit_many of F.cross_entropy": lambda: fit_many(
+            F.cross_entropy, train, valid, range(100), epochs=3, **quiet
+        ),
+        "torch's threads: fit of an mlp": lambda: fit(
+            F.cross_entropy, train, valid, epochs=3, lr=0.1, model=mlp(2, torch.Generator().manual_seed(0)), **quiet
+        ),
+    }  # fmt: skip
+
+
+@contextlib.contextmanager
+def neighbours(count: int) -> Iterator[None]:
+    """So many processes that each keep a core busy."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def serve() -> None:
+    """Run the jobs whose names come on stdin, and print the seconds of each."""
+    known = jobs()
+    for line in sys.stdin:
+        print(timed(known[line.strip()]), flush=True)
+
+
+def main() -> None:
+    """Run all, print the table, write the JSON."""
+    results = {}
+    for policy in "PASSIVE", "ACTIVE":
+        environment = dict(os.environ, OMP_WAIT_POLICY=policy)
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        with subprocess.Popen([sys.executable, __file__, "serve"], **pipes) as process:
+
+            def seconds(name: str) -> float:
+                print(name, file=process.stdin, flush=True)
+                return json.loads(process.stdout.readline())
+
+            for name in jobs():
+                seconds(name)
+                raw = {count: [] for count in NEIGHBOURS}
+                for _ in range(ROUNDS):
+                    for count in NEIGHBOURS:
+                        with neighbours(count):
+                            raw[count].append(seconds(name))
+                slower = {
+                    count: statistics.median(b / a for a, b in zip(raw[0], raw[count]))
+                    for count in NEIGHBOURS
+                }
+                alone = statistics.median(raw[0])
+                waits = "wait" if policy == "PASSIVE" else "spin"
+                results[f"{name}; {waits}"] = dict(alone=alone, slower=slower, raw=raw)
+            process.stdin.close()
+    rows = [
+        [*name.split("; "), f"{r['alone']:.3f}", *(f"{r['slower'][n]:.2f}" for n in NEIGHBOURS[1:])]
+        for name, r in results.items()
+    ]
+    headers = ["what", "threads", "alone, s", "beside one, times", "beside three, times"]
+    print(Table(rows, headers))
+    settings = dict(rounds=ROUNDS, neighbours=NEIGHBOURS)
+    write_json(HERE / "busy.json", dict(record=make_record(settings), results=results))
+
+
+if __name__ == "__main__":
+    serve() if sys.argv[1:] == ["serve"] else main()
