@@ -15,6 +15,7 @@ kept in .mutants/, and found again as long as the package, its tests and this fi
 import argparse
 import ast
 import contextlib
+import fcntl
 import hashlib
 import importlib
 import json
@@ -371,6 +372,7 @@ def fork(task: Any, folder: Path, answer: Path, arguments: tuple) -> int:
     if child:
         return child
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     log = os.open(answer.with_suffix(".log"), os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
     os.dup2(log, 1), os.dup2(log, 2)
     os.chdir(folder)
@@ -407,7 +409,7 @@ def restore(mutant: Mutant, folder: Path) -> None:
         compiled.unlink()
 
 
-def alone(task: Any, seconds: float) -> Any:
+def alone(task: Any) -> Any:
     """What a task returns in a fork."""
     answer, folder = KEPT / "alone.json", fresh(0)
     child = fork(task, folder, answer, (folder,))
@@ -582,6 +584,9 @@ def main() -> int:
     asked = parser.parse_args()
     os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")  # a fork has no threads
     KEPT.mkdir(exist_ok=True)
+    lock = open(KEPT / "lock", "w")
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two at once would change each other's copies
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no child is left
     notebooks = [ROOT / "nbs" / f"{n}.ipynb" for names in MODULES.values() for n in names]
     sources = [*(ROOT / "mnist_ce").glob("*.py"), *(ROOT / "tests").glob("*.py")]
     cache = Cache(digest([*sources, *notebooks, Path(__file__)]))
@@ -594,7 +599,7 @@ def main() -> int:
     seen = KEPT / "tests.json"
     known = json.loads(seen.read_text()) if seen.exists() else {}
     if known.get("state") != cache.state:
-        known = dict(state=cache.state, tests=alone(record_tests, 600))
+        known = dict(state=cache.state, tests=alone(record_tests))
         seen.write_text(json.dumps(known, indent=0))
     find_out("tests", mutants, cache, known["tests"], asked.workers)
     survived = [one for one in mutants if not cache.get(one, "tests")["killed"]]
