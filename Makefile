@@ -2,8 +2,11 @@
 # make test   install the development tools and run every check
 #             PYTHON=python3.12 names another Python than python3; CPU=1 takes PyTorch without
 #             CUDA, from an index that has it and that PIP_EXTRA_INDEX_URL names
-# make bench  time the package against the original's loop, bare products, and PyTorch's MNIST example
+# make bench  time the package against the original's loop, bare products, busy neighbours, and
+#             PyTorch's MNIST example; make bench-peers: against JAX
 PYTHON ?= python3
+# Threads of torch's that spin while they wait are several times slower beside a busy program.
+export OMP_WAIT_POLICY ?= PASSIVE
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install
 # The pins of torch and torchvision in a file of constraints, as builds without CUDA.
@@ -11,7 +14,7 @@ CPU_PINS = $(shell sed -nE 's/^(torch|torchvision)==([0-9.]+).*/\1==\2+cpu/p' $(
 PINS := uv pip compile setup.py --universal --python-version 3.10 --upgrade --no-annotate \
 	--custom-compile-command "make pins"
 
-.PHONY: run test test-lowest bench notebooks readme bundle pins clean
+.PHONY: run test test-lowest bench bench-peers bench-tests notebooks readme bundle pins clean
 
 run: .venv/core
 	$(BIN)/mnist-ce compare
@@ -30,7 +33,15 @@ test-lowest: .venv-lowest/core
 bench: .venv/dev
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/ensemble.py
+	$(BIN)/python benchmarks/busy.py
 	$(BIN)/python benchmarks/digits.py
+
+# JAX in an environment of its own; make bench-tests: the time of make test, alone and beside others
+bench-peers: .venv/dev .venv-peers/core
+	$(BIN)/python benchmarks/peers.py .venv-peers/bin/python
+
+bench-tests: .venv/dev
+	$(BIN)/python benchmarks/busy.py tests
 
 # Export the library, run every notebook and store its outputs, then render the README.
 notebooks: .venv/dev
@@ -78,5 +89,10 @@ endef
 		pytest hypothesis pandas
 	touch $@
 
+.venv-peers/core: constraints/peers.txt
+	$(NEW_VENV)
+	.venv-peers/bin/python -m pip install --requirement constraints/peers.txt
+	touch $@
+
 clean:
-	rm -rf .venv .venv-lowest build dist runs *.egg-info
+	rm -rf .venv .venv-lowest .venv-peers build dist runs *.egg-info

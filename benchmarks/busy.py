@@ -3,6 +3,8 @@
 Each job runs in a process of its own kind: torch's threads wait passively, as they do where mnist_ce
 is imported before torch, or spin, as they do else. A round is the job alone, beside one process
 that keeps a core busy, and beside three; each slowdown is the median over the rounds.
+
+python benchmarks/busy.py tests   times `make test` once alone and once beside one, into tests.json
 """
 
 import contextlib
@@ -101,5 +103,16 @@ def main() -> None:
     write_json(HERE / "busy.json", dict(record=make_record(settings), results=results))
 
 
+def time_the_tests() -> None:
+    """Run `make test` alone and beside one busy process, and write the JSON."""
+    seconds = {}
+    for count in NEIGHBOURS[:2]:
+        with neighbours(count):
+            run = lambda: subprocess.run(["make", "test"], cwd=HERE.parent, check=True)
+            seconds[count] = timed(run)
+            print(f"make test beside {count} busy processes: {seconds[count]:.0f} s", flush=True)
+    write_json(HERE / "tests.json", dict(record=make_record({}), results=dict(seconds=seconds)))
+
+
 if __name__ == "__main__":
-    serve() if sys.argv[1:] == ["serve"] else main()
+    {(): main, ("serve",): serve, ("tests",): time_the_tests}[tuple(sys.argv[1:])]()
