@@ -24,6 +24,7 @@ import re
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -56,7 +57,7 @@ COMMON = """
 """.split()
 # Slow, and not about these modules; test_sync would notice any change at all.
 LEFT_OUT = re.compile(
-    "test_sync|two_processes|process_that_fails|ctrl_c_keeps|four_gigabytes|import_stays|compiled"
+    "test_sync|test_package|two_processes_equal|process_that_fails|ctrl_c_keeps|four_gigabytes|import_stays|compiled"
     "|fastai_download|autopsy_writes|factorial_of_all|fastai_is_not_imported|on_ten_digits"
 )
 
@@ -234,6 +235,7 @@ class Recorder:
                 calls.add((Path(code.co_filename).stem, code.co_firstlineno))
 
         sys.setprofile(called)
+        threading.setprofile(called)  # of threads that are begun from here on
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
@@ -250,6 +252,7 @@ def hooks(recorder: Recorder) -> None:
             return (yield)
         finally:
             sys.setprofile(None)
+            threading.setprofile(None)
             for name in item.fixturenames:  # one that was set up for an earlier test counts too
                 for fixture in item._fixtureinfo.name2fixturedefs.get(name, ()):
                     recorder.calls[item.nodeid] |= recorder.of_fixtures[fixture]
@@ -262,6 +265,7 @@ def hooks(recorder: Recorder) -> None:
             return (yield)
         finally:
             sys.setprofile(before)
+            threading.setprofile(before)
 
     recorder.pytest_runtest_protocol = pytest_runtest_protocol
     recorder.pytest_fixture_setup = pytest_fixture_setup
@@ -413,7 +417,11 @@ def alone(task: Any) -> Any:
     """What a task returns in a fork."""
     answer, folder = KEPT / "alone.json", fresh(0)
     child = fork(task, folder, answer, (folder,))
-    os.waitpid(child, 0)
+    try:
+        os.waitpid(child, 0)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
     if not answer.exists():
         raise SystemExit(answer.with_suffix(".log").read_text()[-3000:])
     return json.loads(answer.read_text())

@@ -271,6 +271,7 @@ def test_compare_and_sweep_split_their_seeds_into_crowds(sample, monkeypatch, ca
         return fit_many(loss, *data, **given)
 
     monkeypatch.setattr(ensemble, "fit_many", watched)
+    monkeypatch.setattr(ensemble, "workers_for", lambda *_: 1)  # one crowd after the other
     monkeypatch.setattr(ensemble, "CROWD", 2)
     losses = {"a": F.cross_entropy, "b": mnist_loss}
     runs = compare(losses, *few, range(3), (5, 2), epochs=1)
@@ -330,6 +331,7 @@ def test_two_processes_share_the_crowds_and_the_first_has_all(sample, monkeypatc
 
     monkeypatch.setattr(ensemble, "fit_many", watched)
     monkeypatch.setattr(ensemble, "dist", processes)
+    monkeypatch.setattr(ensemble, "workers_for", lambda *_: 1)  # one crowd after the other
     assert compare(*plan, **settings) is None and capsys.readouterr().err == "", "the first one tells"
     runs = compare(*plan, **settings)
     assert "18/18" in capsys.readouterr().err
@@ -350,6 +352,7 @@ def test_ctrl_c_in_another_process_is_told(sample, monkeypatch):
 
     monkeypatch.setattr(ensemble, "fit_many", interrupted)
     monkeypatch.setattr(ensemble, "dist", processes)
+    monkeypatch.setattr(ensemble, "workers_for", lambda *_: 1)  # one crowd after the other
     plan = softmax_loss, *few, [0], range(2), False
     assert compare(*plan, epochs=1) is None
     runs = compare(*plan, epochs=1)
