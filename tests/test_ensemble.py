@@ -3,6 +3,7 @@ import math
 import subprocess
 import sys
 import textwrap
+import threading
 
 import numpy as np
 import pytest
@@ -493,3 +494,19 @@ def test_a_sweep_that_is_not_complete_has_holes():
         ["0.3333", "", f"{b[1]:.4f}"],
         ["10", f"{(a[0] + a[2]) / 2:.4f} ± {np.std([a[0], a[2]], ddof=1):.4f}", ""],
     ]
+
+
+def test_the_seconds_of_threads_add_up_to_the_clocks(sample, monkeypatch):
+    clock = threading.local()
+
+    def tick():  # each thread's own clock: an epoch takes a second
+        clock.now = getattr(clock, "now", 0.0) + 1
+        return clock.now
+
+    monkeypatch.setattr("mnist_ce.training.time.perf_counter", tick)
+    monkeypatch.setattr(ensemble, "workers_for", lambda *_: 2)
+    few, settings = (sample[0][::500], sample[1][::100]), dict(epochs=2, device="cpu", progress=False)
+    runs = fit_many(mnist_loss, *few, range(60), **settings)
+    assert_close(runs.seconds, torch.full((2, 60), 1 / 60, dtype=torch.double), terms=4)
+    runs = compare(mnist_loss, *few, range(2), range(2), **settings)
+    assert_close(runs.seconds, torch.full((2, 4), 1 / 4, dtype=torch.double), terms=4)

@@ -309,11 +309,17 @@ def test_calibration_counts_an_edge_in_the_bin_below():
     assert expected_calibration_error(z, t, bins=1) == pytest.approx((0.61 - 0.4) / 2)
 
 
-@pytest.mark.parametrize("columns", [1, 2, 5])
+    even = torch.zeros(1, 2, dtype=torch.double)  # 0.5 to the last bit, the upper edge of a bin
+    for bins in 2, 4:
+        z, t = torch.cat([even, at(0.61)]), torch.tensor([1, 1])
+        assert expected_calibration_error(z, t, bins=bins) == pytest.approx((0.5 + 0.39) / 2)
+
+
+@pytest.mark.parametrize("columns, scale", [(1, 2), (2, 2), (5, 2), (10, 0.5)])
 @pytest.mark.parametrize("bins", [None, 4])
-def test_calibration_is_what_a_loop_over_the_bins_gives(columns, bins):
+def test_calibration_is_what_a_loop_over_the_bins_gives(columns, scale, bins):
     generator = torch.Generator().manual_seed(columns)
-    z = 2 * torch.randn(500, columns, generator=generator)
+    z = scale * torch.randn(500, columns, generator=generator)
     t = torch.randint(max(columns, 2), (500,), generator=generator)
     p = (torch.cat([-z, z], 1) / 2 if columns == 1 else z).double().softmax(1).numpy()
     sure, right = p.max(1), p.argmax(1) == t.numpy()
