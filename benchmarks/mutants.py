@@ -125,10 +125,15 @@ class Changes(cst.CSTVisitor):
     """Each node with what could stand there instead; messages, annotations and imports excepted."""
 
     def __init__(self) -> None:
-        self.found: list[tuple[cst.CSTNode, cst.CSTNode]] = []
+        self.found: list[tuple[set[cst.CSTNode], cst.CSTNode, cst.CSTNode]] = []
+        self.above: list[cst.CSTNode] = []
         self.unordered: list[cst.CSTNode] = []  # after "in": the order of the elements is no matter
 
+    def on_leave(self, original: cst.CSTNode) -> None:
+        self.above.pop()
+
     def on_visit(self, node: cst.CSTNode) -> bool:
+        self.above.append(node)
         if isinstance(node, (cst.Annotation, cst.Import, cst.ImportFrom)):
             return False
         if isinstance(node, cst.Assign) and m.matches(node.targets[0].target, m.Name("__all__")):
@@ -144,16 +149,19 @@ class Changes(cst.CSTVisitor):
                     made = made[:1]  # one change of a text is enough
                 if operator is operator_arg_removal:  # left out; None in its place is no news
                     made = [other for other in made if len(other.args) < len(node.args)]
-                self.found += [(node, other) for other in made]
+                self.found += [({*self.above}, node, other) for other in made]
         told = isinstance(node, cst.Call) and cst.Module([]).code_for_node(node.func)
         return not isinstance(node, cst.Raise) and told != "warnings.warn"
 
 
 class Replaced(cst.CSTTransformer):
-    """A tree with one node exchanged."""
+    """A tree with one node exchanged; above: it, and the nodes that hold it."""
 
-    def __init__(self, node: cst.CSTNode, other: cst.CSTNode):
-        self.node, self.other = node, other
+    def __init__(self, above: set[cst.CSTNode], node: cst.CSTNode, other: cst.CSTNode):
+        self.above, self.node, self.other = above, node, other
+
+    def on_visit(self, node: cst.CSTNode) -> bool:
+        return node in self.above and node is not self.node
 
     def on_leave(self, original: cst.CSTNode, updated: cst.CSTNode) -> Any:
         return self.other if original is self.node else updated
@@ -205,8 +213,8 @@ def mutants_of(module: str) -> list[Mutant]:
     for k, statement in enumerate(tree.body):
         changes = Changes()
         statement.visit(changes)
-        for node, other in changes.found:
-            changed = tree.code_for_node(statement.visit(Replaced(node, other)))
+        for change in changes.found:
+            changed = tree.code_for_node(statement.visit(Replaced(*change)))
             whole = header + "".join([*parts[:k], changed, *parts[k + 1 :]])
             if whole in found or not compiles(changed, parts[k]):
                 continue
@@ -360,6 +368,17 @@ def run_notebooks(mutant: Mutant, folder: Path) -> dict[str, Any]:
         if not right:
             return dict(killed=True, by=f"nbs/{name}.ipynb")
     return dict(killed=False, by="")
+
+
+def try_notebooks(folder: Path) -> list[str]:
+    """The notebooks that pass without any mutant, which must be all."""
+    from nbdev.test import test_nb
+
+    names = sorted({name for names in MODULES.values() for name in names})
+    for name in names:
+        if not test_nb(folder / "nbs" / f"{name}.ipynb", basepath=folder)[0]:
+            raise RuntimeError(f"{name} fails without any mutant")
+    return names
 
 
 def cells_of(text: str) -> list[tuple[str, str]]:
@@ -611,6 +630,9 @@ def main() -> int:
         seen.write_text(json.dumps(known, indent=0))
     find_out("tests", mutants, cache, known["tests"], asked.workers)
     survived = [one for one in mutants if not cache.get(one, "tests")["killed"]]
+    if survived and "notebooks" not in known:
+        known["notebooks"] = alone(try_notebooks)
+        seen.write_text(json.dumps(known, indent=0))
     find_out("notebooks", survived, cache, {}, asked.workers)
     sys.path.insert(0, str(ROOT))
     return report(mutants, cache)

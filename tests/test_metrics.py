@@ -2,6 +2,7 @@
 import math
 import warnings
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
@@ -109,6 +110,8 @@ def test_evaluation_refuses_what_does_not_fit(sample):
         evaluate(mnist_loss, lambda x: x[:, :1], valid[:0])
     with pytest.raises(ValueError, match="returns a tuple: let it return the scores alone"):
         evaluate(cross_entropy_loss, lambda x: (x[:, :2], x), valid)
+    with pytest.raises(ValueError, match="the model gives 1 column, cross_entropy_loss takes 2 for 2 classes"):
+        evaluate(cross_entropy_loss, lambda x: x[:, :1], valid)
     with pytest.raises(ValueError, match="evaluate: the scores contain NaN"):
         evaluate(cross_entropy_loss, lambda x: x[:, :2] * torch.where(x.sum(1, keepdim=True) > 100, torch.nan, 1), valid)
 
@@ -249,6 +252,18 @@ def test_a_metric_is_tried_out_on_right_and_wrong_answers():
         torch.testing.assert_close(right, torch.where(one_hot, high, low) * 1.0, rtol=0, atol=0.05)
         torch.testing.assert_close(wrong, torch.where(one_hot, low, high) * 1.0 if columns < 4 else -right, rtol=0, atol=0.05)
         assert [len(targets.shape) for _, targets in told] == [1, 1, 2, 2]
+    told.clear()
+    as_metric("told", tell, columns=12)
+    assert {preds.shape[1] for preds, _ in told} == {12}
+
+
+def test_a_metric_may_refuse_one_form_of_targets():
+    def strict(ndim, preds, targets):
+        assert targets.ndim == ndim
+        return (preds.argmax(1) == targets.view(-1)).float().mean()
+
+    for ndim, form in (1, (-1,)), (2, (-1, 1)):
+        assert as_metric("strict", partial(strict, ndim), columns=3).form == form
 
 
 def test_a_metric_that_cannot_tell_right_from_wrong_is_warned_of():
