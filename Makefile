@@ -65,8 +65,9 @@ pins:
 
 define NEW_VENV
 @$(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
-	{ echo "$(PYTHON) is not Python 3.10 or newer with venv and ensurepip: install them (Debian," \
-	"Ubuntu: apt install python3-venv), or name another Python, as in make PYTHON=python3.12"; exit 1; } >&2
+	{ echo "$(PYTHON) is not Python 3.10 or newer with venv and ensurepip: install them" \
+	"(Debian, Ubuntu: apt install python3-venv), or name another: make PYTHON=python3.12"; \
+	exit 1; } >&2
 $(PYTHON) -m venv $(@D)
 endef
 

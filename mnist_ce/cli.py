@@ -176,6 +176,8 @@ def _telling() -> Iterator[None]:
             click.echo("interrupted before any models were finished")
             raise SystemExit(130) from None
     if dist.is_available() and dist.is_initialized():
+        if dist.get_backend() == "gloo":
+            dist.barrier()  # torch 2.4 hangs where gloo ends while it still frees a gathered tensor
         dist.destroy_process_group()
 
 

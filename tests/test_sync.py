@@ -78,6 +78,14 @@ def test_notebooks_are_clean_and_executed(path, tmp_path):
     assert not any(output["output_type"] == "error" for output in outputs)
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_import_the_package_before_torch(path):
+    code = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    lines = "\n".join("".join(cell["source"]) for cell in code)
+    first = re.search(r"^(?:import|from) (mnist_ce|torch|fastai|fastbook)\b", lines, re.M)
+    assert first.group(1) == "mnist_ce", "only then do torch's threads wait passively"
+
+
 def test_the_versions_are_equal():
     config = ConfigParser()
     config.read(ROOT / "settings.ini")
