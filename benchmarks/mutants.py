@@ -4,7 +4,7 @@ A mutant is one module with one small change, made by mutmut's operators and a f
 killed if one of pytest's tests that run the changed function fails, or else if one of the notebooks
 that assert what the function does fails with the same change in its own cell. Each mutant runs in a
 fork of a process that has imported all but the package, in a copy of the repository. A mutant that
-survives needs a reason: write it into mutants.json, and it is kept as long as the mutant survives.
+survives needs a reason in reasons.json, which is written by hand, by the mutant as it is printed.
 
     mutants.py [--workers 2] [--survivors] [module …]
 
@@ -38,7 +38,7 @@ from mutmut.mutation.mutators import mutation_operators, operator_arg_removal, o
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / ".mutants"
-REPORT = ROOT / "benchmarks" / "mutants.json"
+REPORT, REASONS = ROOT / "benchmarks" / "mutants.json", ROOT / "benchmarks" / "reasons.json"
 NEEDED = 0.9
 
 # Each module, the notebook that exports it, and the lessons that assert what it does.
@@ -57,8 +57,9 @@ COMMON = """
 """.split()
 # Slow, and not about these modules; test_sync would notice any change at all.
 LEFT_OUT = re.compile(
-    "test_sync|test_package|two_processes_equal|process_that_fails|ctrl_c_keeps|four_gigabytes|import_stays|compiled"
-    "|fastai_download|autopsy_writes|factorial_of_all|fastai_is_not_imported|on_ten_digits"
+    "test_sync|test_package|two_processes_equal|process_that_fails|ctrl_c_keeps|four_gigabytes"
+    "|import_stays|compiled|fastai_download|autopsy_writes|factorial_of_all"
+    "|fastai_is_not_imported|on_ten_digits"
 )
 
 
@@ -122,7 +123,7 @@ OWN = [
 
 
 class Changes(cst.CSTVisitor):
-    """Each node with what could stand there instead; messages, annotations and imports excepted."""
+    """Each node with what could stand there instead; but for messages, annotations, imports."""
 
     def __init__(self) -> None:
         self.found: list[tuple[set[cst.CSTNode], cst.CSTNode, cst.CSTNode]] = []
@@ -140,8 +141,10 @@ class Changes(cst.CSTVisitor):
             return False
         if isinstance(node, cst.ComparisonTarget) and m.matches(node.operator, m.In() | m.NotIn()):
             self.unordered.append(node.comparator)
-        if isinstance(node, cst.ExceptHandler) or m.matches(node, m.Call(func=m.Name("isinstance"))):
-            self.unordered.append(node.type if isinstance(node, cst.ExceptHandler) else node.args[1].value)
+        if isinstance(node, cst.ExceptHandler) and node.type:
+            self.unordered.append(node.type)
+        if m.matches(node, m.Call(func=m.Name("isinstance"))):
+            self.unordered.append(node.args[1].value)
         for kind, operator in [*mutation_operators, *OWN]:
             if isinstance(node, kind) and not (operator is exchanged and node in self.unordered):
                 made = list(operator(node))
@@ -182,7 +185,8 @@ def functions_in(text: str) -> dict[str, range]:
 def compiles(text: str, original: str) -> bool:
     """Whether a changed statement is Python, and other than the original."""
     try:
-        return ast.dump(compile(text, "", "exec", ast.PyCF_ONLY_AST)) != ast.dump(ast.parse(original))
+        compile(text, "", "exec")
+        return ast.dump(ast.parse(text)) != ast.dump(ast.parse(original))
     except (SyntaxError, ValueError):
         return False
 
@@ -195,7 +199,8 @@ def difference(old: str, new: str) -> tuple[int, str, str]:
     while end < min(len(ours), len(theirs)) - start and ours[-1 - end] == theirs[-1 - end]:
         end += 1
     before, after = (
-        " ".join(line.strip() for line in lines[start : len(lines) - end]) for lines in (ours, theirs)
+        " ".join(line.strip() for line in lines[start : len(lines) - end])
+        for lines in (ours, theirs)
     )
     return start, before, after
 
@@ -280,7 +285,7 @@ def hooks(recorder: Recorder) -> None:
 
 
 class Chosen:
-    """A plugin of pytest's that runs the tests of a list alone, in its order, and notes a failure."""
+    """A plugin of pytest's that runs the tests of a list, in its order, and notes a failure."""
 
     def __init__(self, tests: list[str] | None):
         self.rank = None if tests is None else {test: k for k, test in enumerate(tests)}
@@ -311,6 +316,7 @@ def pytest_in(tests: list[str] | None, *plugins: Any) -> tuple[int, str]:
     chosen = Chosen(tests)
     files = sorted({test.split("::")[0] for test in tests}) if tests else ["tests"]
     options = ["-x", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    options += ["--basetemp", "scratch"]  # of its own, in the copy
     code = pytest.main([*options, *files], plugins=[chosen, *plugins])
     return int(code), chosen.failed
 
@@ -326,8 +332,8 @@ def record_tests(folder: Path) -> dict[str, Any]:
     for path in (folder / "mnist_ce").glob("*.py"):
         for name, span in functions_in(path.read_text()).items():
             names.update({(path.stem, line): name for line in span})
-            decorated = range(span[0] - 3, span[0])  # a decorated function starts at its decorator
-            names.update({(path.stem, at): name for at in decorated if (path.stem, at) not in names})
+            for line in range(span[0] - 3, span[0]):  # a decorated one starts at its decorator
+                names.setdefault((path.stem, line), name)
     return {
         test: dict(
             seconds=seconds,
@@ -340,11 +346,15 @@ def record_tests(folder: Path) -> dict[str, Any]:
 def run_tests(mutant: Mutant, folder: Path, tests: list[str]) -> dict[str, Any]:
     """How pytest ends on a mutant."""
     (folder / "mnist_ce" / f"{mutant.module}.py").write_text(mutant.text, encoding="utf-8")
-    own = f"tests/test_{mutant.module}.py"  # it is likely to know, and to read the others takes long
-    for some in [t for t in tests if t.startswith(own)], [t for t in tests if not t.startswith(own)]:
+    own = f"tests/test_{mutant.module}.py"  # first: it is likely to know
+    for first in True, False:
+        some = [test for test in tests if test.startswith(own) == first]
         code, failed = pytest_in(some) if some else (0, "")
+        while failed and not failed.startswith(own) and not pytest_in([failed])[0]:
+            some = some[some.index(failed) + 1 :]  # it failed of something else, and not again
+            code, failed = pytest_in(some) if some else (0, "")
         if code:
-            return dict(killed=True, by=failed or "import")
+            return dict(killed=True, by=failed or "pytest itself")
     return dict(killed=False, by="")
 
 
@@ -465,7 +475,7 @@ def in_turn(jobs: Iterable[tuple], workers: int) -> Iterator[tuple[Any, dict[str
             for child in list(running):
                 name, slot, folder, answer, start, limit = running[child]
                 late = time.monotonic() - start > limit
-                ended, _ = os.waitpid(child, os.WNOHANG)
+                ended, status = os.waitpid(child, os.WNOHANG)
                 if not ended and not late:
                     continue
                 with contextlib.suppress(ProcessLookupError):
@@ -479,8 +489,10 @@ def in_turn(jobs: Iterable[tuple], workers: int) -> Iterator[tuple[Any, dict[str
                     yield name, dict(killed=True, by="timeout", seconds=took)
                 elif answer.exists():
                     yield name, dict(json.loads(answer.read_text()), seconds=took)
-                else:  # the interpreter died
+                elif os.WIFSIGNALED(status):  # the interpreter died
                     yield name, dict(killed=True, by="crash", seconds=took)
+                else:
+                    raise SystemExit(answer.with_suffix(".log").read_text()[-3000:])
     finally:
         for child in running:
             with contextlib.suppress(ProcessLookupError):
@@ -501,8 +513,8 @@ def tests_of(mutant: Mutant, tests: dict[str, Any]) -> list[str]:
     for test, told in tests.items():
         name = test.split("[")[0]
         own = name.startswith(f"tests/test_{mutant.module}.py")
-        runs = [run for run in told["runs"] if run == place or not mutant.function and run.startswith(place)]
-        if runs and (own or name not in seen):
+        same = place.__eq__ if mutant.function else lambda run: run.startswith(place)
+        if any(map(same, told["runs"])) and (own or name not in seen):
             seen.add(name)
             chosen.append(test)
     return sorted(chosen, key=lambda test: tests[test]["seconds"])
@@ -533,7 +545,7 @@ class Cache:
 def find_out(
     way: str, mutants: list[Mutant], cache: Cache, tests: dict[str, Any], workers: int
 ) -> None:
-    """Run pytest ("tests") or the notebooks ("notebooks") on each mutant that is not in the cache."""
+    """Run pytest ("tests") or the notebooks on each mutant that is not in the cache."""
     from tqdm import tqdm
 
     jobs = []
@@ -556,15 +568,11 @@ def find_out(
         cache.write()
 
 
-def report(mutants: list[Mutant], cache: Cache) -> int:
-    """Print and write what was found; 1 where too many survive, or one without a reason."""
+def report(mutants: list[Mutant], cache: Cache, whole: bool) -> int:
+    """Print what was found, and write the whole; 1 where too many survive, or without a reason."""
     from mnist_ce.results import Table, make_record, write_json
 
-    kept = json.loads(REPORT.read_text(encoding="utf-8")) if REPORT.exists() else {}
-    reasons = {
-        f"{s['module']}.{s['function']}: {s['before']} -> {s['after']}": s["reason"]
-        for s in kept.get("results", {}).get("survivors", [])
-    }
+    reasons = json.loads(REASONS.read_text(encoding="utf-8"))
     rows, survivors, by_notebook, table = [], [], [], {}
     for module in dict.fromkeys(mutant.module for mutant in mutants):
         count: Counter[str] = Counter()
@@ -590,14 +598,16 @@ def report(mutants: list[Mutant], cache: Cache) -> int:
         shares = [f"{100 * killed / counts['mutants']:.1f}%" for killed in (tests, all_killed)]
         rows.append([module, counts["mutants"], *kinds, *shares])
     for survivor in survivors:
-        print(f"{survivor['module']}.{survivor['function']}")
-        print(f"  - {survivor['before']}\n  + {survivor['after']}")
-        print(f"  {survivor['reason'] or 'NO REASON: write it into ' + str(REPORT)}\n")
+        key = "{module}.{function}: {before} -> {after}".format(**survivor)
+        print(f"{key}\n    {survivor['reason'] or f'NO REASON in {REASONS}'}\n")
     headers = ["module", "mutants", "by tests", "timeout", "by notebooks", "survived"]
     print(Table(rows, [*headers, "score of tests", "score"]))
     results = dict(modules=table, survivors=survivors, killed_by_notebooks_alone=by_notebook)
     record = make_record(dict(needed=NEEDED, left_out=LEFT_OUT.pattern))
-    write_json(REPORT, dict(record=record, results=results))
+    if whole:
+        write_json(REPORT, dict(record=record, results=results))
+        known = {mutant.key for mutant in mutants if not cache.get(mutant, "tests")["killed"]}
+        print("\n".join(f"needs no reason any more: {key}" for key in reasons if key not in known))
     killed = total["by_tests"] + total["by_timeout"]
     return int(killed < NEEDED * total["mutants"] or not all(s["reason"] for s in survivors))
 
@@ -635,7 +645,7 @@ def main() -> int:
         seen.write_text(json.dumps(known, indent=0))
     find_out("notebooks", survived, cache, {}, asked.workers)
     sys.path.insert(0, str(ROOT))
-    return report(mutants, cache)
+    return report(mutants, cache, whole=not asked.modules and not asked.survivors)
 
 
 if __name__ == "__main__":

@@ -254,7 +254,7 @@ def test_a_metric_is_tried_out_on_right_and_wrong_answers():
         assert [len(targets.shape) for _, targets in told] == [1, 1, 2, 2]
     told.clear()
     as_metric("told", tell, columns=12)
-    assert {preds.shape[1] for preds, _ in told} == {12}
+    assert {preds.shape[1] for preds, _ in told} == {12} and told[0][0].unique().tolist() == [-4, 4]
 
 
 def test_a_metric_may_refuse_one_form_of_targets():
