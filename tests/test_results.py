@@ -218,6 +218,11 @@ def test_runs_are_joined_in_their_order_if_they_are_alike():
             join_runs([one, wrong])
 
 
+def test_runs_are_equal_to_themselves_alone():
+    runs = made_up()
+    assert runs == runs != made_up() and {runs: 1}[runs] == 1
+
+
 def test_models_are_selected_with_their_runs():
     runs = with_models()
     assert runs.weights.shape == (5, 4, 2) and runs.bias.shape == (5, 2)

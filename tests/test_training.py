@@ -14,6 +14,7 @@ from mnist_ce.ensemble import fit_many
 from mnist_ce.losses import cross_entropy_loss, mnist_loss, nll_loss
 from mnist_ce.model import Linears
 from mnist_ce.results import Run, assert_close
+from mnist_ce.scores import Loss
 from mnist_ce.training import (
     NonFiniteLoss, fit, load_run, load_runs, optimizer_of, real_number, select_device, train_models, whole_number,
 )  # fmt: skip
@@ -794,3 +795,23 @@ def test_metrics_that_are_no_dict(few, metrics):
 def test_names_of_metrics_that_are_taken(few, name):
     with pytest.raises(ValueError, match=f"^metrics: the name '{name}' is taken, take another$"):
         fit(cross_entropy_loss, *few, metrics={"own": f1, name: f1}, **QUICK)
+
+
+def test_a_loss_that_is_near_0_for_sure_probabilities_is_not_warned_of(few):
+    missed = Loss(lambda scores, labels: 1 - scores.gather(-1, labels.unsqueeze(-1)).squeeze(-1), name="missed")
+    model = nn.Sequential(nn.Linear(784, 2), nn.Softmax(1))
+    run = fit(missed, *few, epochs=1, lr=0.1, model=model, **QUICK)
+    assert run.runs.models[0].loss.scores == "probabilities"
+    assert_close(run.predict_proba(few[1]), model(few[1].x), terms=4)
+
+
+class Stranger:
+    """What a file of numbers does not hold."""
+
+
+def test_a_file_that_holds_more_than_numbers_is_not_opened(few, tmp_path):
+    path = tmp_path / "run.pt"
+    fit(mnist_loss, *few, epochs=1, **QUICK).save(path)
+    torch.save(torch.load(path, weights_only=True) | dict(record=Stranger()), path)
+    with pytest.raises(ValueError, match="run.pt is not a saved run: Weights only load failed"):
+        load_runs(path)
