@@ -4,6 +4,7 @@
 #             CUDA, from an index that has it and that PIP_EXTRA_INDEX_URL names
 # make bench  time the package against the original's loop, bare products, busy neighbours, and
 #             PyTorch's MNIST example; make bench-peers: against JAX
+# make mutants   break the library on purpose, and see which of its tests notice
 PYTHON ?= python3
 # Threads of torch's that spin while they wait are several times slower beside a busy program.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -14,7 +15,7 @@ CPU_PINS = $(shell sed -nE 's/^(torch|torchvision)==([0-9.]+).*/\1==\2+cpu/p' $(
 PINS := uv pip compile setup.py --universal --python-version 3.10 --upgrade --no-annotate \
 	--custom-compile-command "make pins"
 
-.PHONY: run test test-lowest bench bench-peers bench-tests notebooks readme bundle pins clean
+.PHONY: run test test-lowest bench bench-peers bench-tests mutants notebooks readme bundle pins clean
 
 run: .venv/core
 	$(BIN)/mnist-ce compare
@@ -42,6 +43,10 @@ bench-peers: .venv/dev .venv-peers/core
 
 bench-tests: .venv/dev
 	$(BIN)/python benchmarks/busy.py tests
+
+# Break the library on purpose, a change at a time, and see which of its tests notice.
+mutants: .venv/dev .venv/mutmut
+	$(BIN)/python benchmarks/mutants.py
 
 # Export the library, run every notebook and store its outputs, then render the README.
 notebooks: .venv/dev
@@ -84,6 +89,10 @@ endef
 	$(PIP) --constraint constraints/dev.txt --no-build-isolation --editable '.[dev]'
 	touch $@
 
+.venv/mutmut: .venv/dev
+	$(PIP) --constraint constraints/dev.txt mutmut==3.8.1
+	touch $@
+
 .venv-lowest/core: settings.ini setup.py pyproject.toml constraints/lowest.txt
 	$(NEW_VENV)
 	.venv-lowest/bin/python -m pip install --constraint constraints/lowest.txt --editable . \
@@ -96,4 +105,4 @@ endef
 	touch $@
 
 clean:
-	rm -rf .venv .venv-lowest .venv-peers build dist runs *.egg-info
+	rm -rf .venv .venv-lowest .venv-peers build dist runs .mutants *.egg-info

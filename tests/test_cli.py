@@ -18,6 +18,8 @@ from mnist_ce import cli
 from mnist_ce.data import mnist
 from mnist_ce.losses import cross_entropy_loss
 from mnist_ce.metrics import accuracy
+from mnist_ce.original import EXPERIMENTS
+from mnist_ce.results import Runs
 from mnist_ce.training import load_run
 
 OURS = ["mnist_loss", "softmax_loss", "cross_entropy_loss"]
@@ -87,6 +89,25 @@ def test_compare_prints_the_published_finding_and_its_truth(tmp_path):
     true = sum(epochs[-1] for epochs in raw["softmax"]["true_accuracy"]) / 3
     assert row(published, "softmax")[4:] == [f"{true:.4f}", "0 of 3"] and true < 0.06
     assert "one model of each loss" in text
+
+
+def test_each_published_column_holds_what_its_header_says():
+    runs, published = {}, {}
+    for k, name in enumerate(cli._PUBLISHED):
+        last = torch.tensor([0.1, 0.3]) + k / 10
+        true = torch.tensor([0.2, torch.nan]) + k / 100 if k else torch.full((2,), torch.nan)
+        scores = dict(reported=torch.stack([last / 2, last]), true_accuracy=torch.stack([true / 2, true]))
+        nothing = torch.zeros(2, 2)
+        runs[name] = Runs(scores, dict(seed=[0, 1]), torch.tensor([0, 5 if k < 1 else -1]), nothing, [], (7, 3))
+        published[name] = f"{EXPERIMENTS[name].accuracy[-1]:.4f}"
+    header, _, *lines = str(cli._published_table(runs)).splitlines()
+    rows = [dict(zip(re.split("  +", header), re.split("  +", line), strict=True)) for line in lines]
+    truths, broke = ["no model left", "0.2100", "0.2200"], ["2 of 2", "1 of 2", "1 of 2"]
+    for k, (row, name) in enumerate(zip(rows, cli._PUBLISHED, strict=True)):
+        assert row == {
+            "loss": name, "what it computes": cli._PUBLISHED[name], "it prints": f"{0.2 + k / 10:.4f}",
+            "published": published[name], "true accuracy": truths[k], "broke": broke[k],
+        }  # fmt: skip
 
 
 def test_compare_prints_what_it_writes(tmp_path):

@@ -2,6 +2,7 @@
 
 import functools
 import random
+import re
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from mnist_ce import losses, metrics, original
 from mnist_ce.cli import main
-from mnist_ce.doctor import Check, examine
+from mnist_ce.doctor import Check, Report, examine
 
 
 def faults(*arguments, **options):
@@ -183,6 +184,19 @@ def test_the_attributes_of_a_report():
     assert text.count("FAIL") == 3 and max(map(len, text.split("\n"))) <= 80
     assert "<table>" in report._repr_html_() and "loss 99.98" in report._repr_html_()
     assert examine(original.log_probability).causes == ["sign", "not-finite"]
+
+
+def test_each_column_of_a_report_holds_what_its_header_says():
+    seen = [Check("a", "first", "fail", "it broke", "mend it"), Check("b", "second", "pass", "well", "no need"),
+            Check("c", "third", "skip", "", "give more")]  # fmt: skip
+    header, line, *rows = str(Report(seen)).splitlines()
+    starts = [found.start() for found in re.finditer("-+", line)]
+    cut = lambda row: [row[a:b].strip() for a, b in zip(starts, [*starts[1:], None])]
+    assert cut(header) == ["", "check", "what was seen"]
+    assert [cut(row) for row in rows] == [
+        ["FAIL", "first", "it broke"], ["", "", "-> mend it"], ["PASS", "second", "well"],
+        ["SKIP", "third", "-> give more"],
+    ]  # fmt: skip
 
 
 def test_what_was_not_passed_is_skipped_and_named():

@@ -1,9 +1,14 @@
 """What the figures draw, as numbers, and what the page says."""
 
+import html
+import re
+
 import pytest
 import torch
 
-from mnist_ce.original import EXPERIMENTS, FAULTS, effect, factorial, reproduce
+from mnist_ce.original import (
+    EXPERIMENTS, FAULTS, OUTCOMES, band, effect, factorial, inside, outcome, reproduce,
+)  # fmt: skip
 from mnist_ce.plots import autopsy_page, draw_factorial, draw_reproductions, plot_curves, plot_sweep
 from mnist_ce.results import Run, Runs, new_figure, summarize
 
@@ -104,3 +109,49 @@ def test_the_figures_of_the_autopsy_draw_truth_beside_report(autopsy):
         for part in combinations.by("combination").values()
     ]
     assert sorted(points) == sorted(expected)
+
+
+def tables_of(page):
+    """The tables of a page: for each the rows as {header: text}."""
+    tables = []
+    for text in re.findall(r"<table>(.*?)</table>", page, re.S):
+        lines = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in text.split("<tr>")[1:]]
+        headers, *rows = [[html.unescape(cell).strip() for cell in line] for line in lines]
+        tables.append([dict(zip(headers, row, strict=True)) for row in rows])
+    return tables
+
+
+def test_each_column_of_the_page_holds_what_its_header_says(autopsy):
+    runs, combinations = autopsy
+    published, outcomes, effects, every, made = tables_of(autopsy_page(*autopsy))
+    for row, (name, run) in zip(published, runs.items(), strict=True):
+        low, high = band(run.reported)[:, -1].tolist()
+        broken = int((run.nonfinite >= 0).sum())
+        true = run.last("true_accuracy")
+        assert row == {
+            "experiment": name, "published, last epoch": f"{EXPERIMENTS[name].accuracy[-1]:.4f}",
+            "99% of seeds": f"{low:.4f} to {high:.4f}", "points inside": f"{int(inside(name, run).sum())} of 10",
+            "non-finite": f"{broken} of 3",
+            "true accuracy": "no model left" if broken else f"{summarize(true):.4f}",
+        }  # fmt: skip
+    parts = combinations.by("combination").values()
+    kinds = [outcome(part) for part in parts]
+    assert {row["outcome for most seeds"]: row["combinations"] for row in outcomes} == {
+        name: str(kinds.count(name)) for name in OUTCOMES
+    }
+    assert effects == [
+        {"fault": name, "on the reported accuracy": f"{effect(combinations, 'reported', name):+.4f}",
+         "on the true accuracy": f"{effect(combinations, 'true_accuracy', name):+.4f}"}
+        for name in FAULTS
+    ]  # fmt: skip
+    differ = 0
+    for row, part, kind in zip(every, parts, kinds, strict=True):
+        reported, true = (f"{summarize(part.last(name)):.4f}" for name in ("reported", "true_accuracy"))
+        assert (row["reported"], row["true"], row["outcome"]) == (reported, true, kind)
+        settings = {name: part.coords[name][0] for name in FAULTS}
+        told = {name: f"{value:.4f}" if isinstance(value, float) else value for name, value in settings.items()}
+        assert {name: row[name] for name in FAULTS} == told
+        differ += reported != true
+    assert differ > 32
+    by = {row["made"]: row["by"] for row in made}
+    assert by["device"] == combinations.record["device"] and by["command"] == combinations.record["command"]

@@ -1,5 +1,7 @@
 """Each loss trains the 3-versus-7 classifier, on each device, and bad settings are refused."""
+import functools
 import math
+import re
 import warnings
 
 import numpy as np
@@ -10,8 +12,12 @@ from torch import nn
 from mnist_ce.data import Digits
 from mnist_ce.ensemble import fit_many
 from mnist_ce.losses import cross_entropy_loss, mnist_loss, nll_loss
-from mnist_ce.results import assert_close
-from mnist_ce.training import NonFiniteLoss, fit, load_run, load_runs
+from mnist_ce.model import Linears
+from mnist_ce.results import Run, assert_close
+from mnist_ce.scores import Loss
+from mnist_ce.training import (
+    NonFiniteLoss, fit, load_run, load_runs, optimizer_of, real_number, select_device, train_models, whole_number,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -423,3 +429,389 @@ def test_a_model_that_did_not_learn_is_named(sample):
 def test_the_linear_model_is_a_module_as_well(sample):
     run = fit(cross_entropy_loss, *sample, epochs=1, device="cpu", progress=False)
     assert torch.equal(run.model(sample[1].x).argmax(1), torch.tensor([1, 0])[(run.predict(sample[1]) == 7).long()])
+
+
+@pytest.fixture(scope="module")
+def few(sample):
+    """300 training images, so that the second batch of 256 is a short one, and 102 test images."""
+    return sample[0][::41][:300], sample[1][::20]
+
+
+QUICK = dict(device="cpu", progress=False)
+
+
+def test_whole_numbers_are_ints_from_the_least_on():
+    for value, least in (1, 1), (np.int64(3), 3), (torch.tensor(2), 1), (0, 0), (np.uint8(7), 0):
+        found = whole_number("n", value, least)
+        assert found == value and type(found) is int
+    for value, least in (0, 1), (-1, 0), (1.0, 1), ("1", 1), (True, 1), (None, 0), ([1], 1), (2, 3):
+        with pytest.raises(ValueError, match=rf"^n={re.escape(repr(value))} must be an int of at least {least}$"):
+            whole_number("n", value, least)
+    with pytest.raises(ValueError, match="at least 1"):
+        whole_number("n", 0)
+
+
+def test_real_numbers_are_finite_and_above_0_or_from_0_on():
+    for value in 1, 0.5, np.float32(0.5), torch.tensor(2.0), 1e-300, 1e300:
+        for zero in False, True:
+            found = real_number("x", value, zero)
+            assert found == float(value) and type(found) is float
+    assert real_number("x", 0, zero=True) == 0 == real_number("x", -0.0, zero=True)
+    wrong = -1, math.inf, -math.inf, math.nan, "1", True, False, None, [1.0], torch.ones(2), 1j
+    for value in 0, 0.0, *wrong:
+        with pytest.raises(ValueError, match=rf"^x={re.escape(repr(value))} must be a number above 0$"):
+            real_number("x", value)
+    for value in wrong:
+        with pytest.raises(ValueError, match="must be a number of at least 0$"):
+            real_number("x", value, zero=True)
+
+
+@pytest.mark.parametrize("cards", [0, 2])
+def test_the_device_is_one_that_is_there(monkeypatch, cards):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cards > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    assert select_device() == torch.device("cuda" if cards else "cpu")
+    assert select_device("cpu") == select_device(torch.device("cpu")) == torch.device("cpu")
+    there = ["cuda", "cuda:0", "cuda:1"] if cards else []
+    assert [select_device(name) for name in there] == [torch.device(name) for name in there]
+    for name in {"cuda", "cuda:1", "cuda:2"} - {*there}:
+        with pytest.raises(ValueError, match=rf"^device='{name}': this machine has {cards} CUDA devices$"):
+            select_device(name)
+    with pytest.raises(ValueError, match="^device='meta' is neither the CPU nor CUDA$"):
+        select_device("meta")
+    for wrong in "gpu", None:
+        with pytest.raises(ValueError, match=f"^device={wrong!r} is not a torch device: "):
+            select_device(wrong)
+
+
+def test_the_training_loss_is_the_mean_over_images_of_what_each_step_saw(few):
+    train, valid = few
+    run = fit(cross_entropy_loss, train, valid, epochs=2, lr=0.1, shuffle=False, seed=3, **QUICK)
+    w, b = (tensor.clone() for tensor in (run.weights, run.bias))
+    model = Linears.drawn(cross_entropy_loss, 784, 2, [3], [0.01], [0.1])
+    w, b, means = model.weights_by_model[0].clone(), model.bias_by_model[0].clone(), []
+    for _ in range(2):
+        sums = 0.0
+        for start in 0, 256:
+            x, y = train.x[start : start + 256], train.y[start : start + 256].view(-1)
+            w.requires_grad_(), b.requires_grad_()
+            loss = nn.functional.cross_entropy(x @ w + b, y)
+            of_w, of_b = torch.autograd.grad(loss, (w, b))
+            w, b, sums = (w - 0.1 * of_w).detach(), (b - 0.1 * of_b).detach(), sums + loss.item() * len(x)
+        means.append(sums / 300)
+    assert run.train_loss.tolist() == pytest.approx(means, rel=1e-5)
+    assert_close(run.weights, w, terms=784)
+    assert run.accuracy[-1] == pytest.approx((run.predict(valid) == valid.digits).double().mean().item())
+    logits = valid.x @ w + b
+    assert run.valid_loss[-1] == pytest.approx(nn.functional.cross_entropy(logits, valid.y.view(-1)).item(), rel=1e-5)
+    assert run.nll[-1].item() == pytest.approx(run.valid_loss[-1].item(), rel=1e-6)
+
+
+def test_the_mean_over_batches_counts_a_short_batch_as_much(few):
+    train, valid = few
+    losses = []
+    for pooled in True, False:
+        models = Linears.drawn(cross_entropy_loss, 784, 2, [3], [0.01], [1e-12])
+        runs = train_models(
+            models, train, valid, {}, coords={}, record=dict(settings={}), epochs=1, shuffle=False,
+            progress=False, pooled=pooled,
+        )  # fmt: skip
+        losses.append(runs.train_loss.item())
+    each = cross_entropy_loss(models.logits(train.x)[0], train.y, "none").double()
+    assert losses == pytest.approx([each.mean().item(), (each[:256].mean() + each[256:].mean()).item() / 2], rel=1e-6)
+    assert losses[0] != pytest.approx(losses[1], rel=1e-4)
+
+
+def test_the_seconds_are_a_models_share_of_the_clock(few, monkeypatch):
+    clock = iter([10.0, 14.0, 20.0, 21.0] * 3)
+    monkeypatch.setattr("mnist_ce.training.time.perf_counter", lambda: next(clock))
+    runs = fit_many(cross_entropy_loss, *few, range(4), epochs=2, **QUICK)
+    assert runs.seconds.tolist() == [[1.0] * 4, [0.25] * 4]
+    run = fit(cross_entropy_loss, *few, epochs=2, **QUICK)
+    assert [epoch.seconds for epoch in run.history] == [4, 1]
+
+
+def test_progress_is_told_or_not(few, capsys):
+    fit(cross_entropy_loss, *few, epochs=2, device="cpu", progress=False)
+    assert capsys.readouterr() == ("", "")
+    run = fit(cross_entropy_loss, *few, epochs=2, device="cpu")
+    said = capsys.readouterr().err
+    assert "cross_entropy_loss:" in said and "0/2" in said and "epoch" in said
+    assert f"accuracy={run.accuracy[0]:.4f}" in said and f"loss={run.train_loss[0]:.4f}" in said
+    fit_many(mnist_loss, *few, range(2), epochs=2, device="cpu")
+    said = capsys.readouterr().err
+    assert "mnist_loss:" in said and "accuracy=" not in said
+
+
+def test_what_was_asked_for_is_recorded(few):
+    run = fit(cross_entropy_loss, *few, epochs=1, **QUICK)
+    plain = dict(
+        loss="cross_entropy_loss", model="linear", epochs=1, lr=1.0, batch_size=256, shuffle=True,
+        seed=0, data_seed=0, init_std=0.01,
+    )  # fmt: skip
+    assert run.settings == plain and run.record["device"].startswith("CPU")
+    assert run.coords == {name: plain[name] for name in ("loss", "seed", "data_seed", "lr", "init_std")}
+    given = dict(epochs=2, lr=0.5, batch_size=7, shuffle=False, seed=4, data_seed=5)
+    own = dict(optimizer=torch.optim.Adam, augment=lambda xb, generator: xb)
+    run = fit(mnist_loss, *few, **given, **own, init_std=0.3, **QUICK)
+    told = given | dict(loss="mnist_loss", model="linear", init_std=0.3, optimizer="Adam", augment="<lambda>")
+    assert run.settings == told
+    run = fit(cross_entropy_loss, *few, **given, model=nn.Linear(784, 2), **QUICK)
+    assert run.settings == given | dict(loss="cross_entropy_loss", model="Linear", init_std=None)
+    assert run.coords["init_std"] is None and run.coords["lr"] == 0.5
+    assert len(fit(cross_entropy_loss, *few, **QUICK).history) == 10
+
+
+def test_augment_gets_each_batch_and_the_generator_of_the_order(few):
+    train, valid = few
+    seen = []
+
+    def augment(xb, generator):
+        seen.append((xb.shape, torch.rand((), generator=generator).item()))
+        return torch.zeros_like(xb)
+
+    run = fit(cross_entropy_loss, train, valid, epochs=1, shuffle=False, augment=augment, data_seed=3, lr=0.1, **QUICK)
+    generator = torch.Generator().manual_seed(3)
+    assert seen == [((n, 784), torch.rand((), generator=generator).item()) for n in (256, 44)]
+    start = Linears.drawn(cross_entropy_loss, 784, 2, [0], [0.01], [0.1]).weights_by_model[0]
+    assert torch.equal(run.weights, start), "of black images no weight learns"
+
+
+def test_a_linear_model_by_an_optimizer_starts_where_plain_descent_does(few):
+    settings = dict(epochs=2, lr=0.2, seed=5, init_std=0.1, **QUICK)
+    by_hand = fit(cross_entropy_loss, *few, **settings)
+    by_torch = fit(cross_entropy_loss, *few, optimizer=torch.optim.SGD, **settings)
+    assert_close(by_torch.model.weight.T, by_hand.weights, terms=784)
+    assert_close(by_torch.train_loss, by_hand.train_loss.float(), terms=784)
+    assert by_torch.weights is None and by_torch.settings["optimizer"] == "SGD"
+
+
+def adam(parameters, lr):
+    return torch.optim.Adam(parameters, lr=lr)
+
+
+def test_the_optimizer_is_made_of_what_learns_and_the_rate():
+    module = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    module[0].requires_grad_(False)
+    learns, given = list(module[1].parameters()), []
+
+    def scheduled(parameters, lr, steps):
+        given.append((parameters, lr, steps))
+        made = adam(parameters, lr)
+        return made, torch.optim.lr_scheduler.StepLR(made, 1)
+
+    def own_default(parameters, lr, momentum=0.7):
+        return torch.optim.SGD(parameters, lr=lr, momentum=momentum)
+
+    def steps_default(parameters, lr, steps=1):
+        given.append(steps)
+        return adam(parameters, lr)
+
+    sgd, half = torch.optim.SGD, functools.partial(torch.optim.SGD, momentum=0.5)
+    for optimizer, lr, kind, rate in [
+        (None, 0.1, sgd, 0.1), (torch.optim.Adam, 0.2, torch.optim.Adam, 0.2), (half, 0.3, sgd, 0.3),
+        (functools.partial(sgd, lr=0.4), None, sgd, 0.4), (functools.partial(sgd, lr=0.4), 0.5, sgd, 0.5),
+        (adam, 0.6, torch.optim.Adam, 0.6), (lambda parameters: sgd(parameters, lr=0.7), None, sgd, 0.7),
+        (lambda parameters: sgd(parameters, lr=0.7), 0.1, sgd, 0.7), (scheduled, 0.8, torch.optim.Adam, 0.8),
+        (own_default, 0.9, sgd, 0.9), (steps_default, 0.1, torch.optim.Adam, 0.1),
+        (functools.partial(adam, lr=0.2), None, torch.optim.Adam, 0.2),
+    ]:  # fmt: skip
+        made, schedule = optimizer_of(optimizer, module, lr, 12)
+        (group,) = made.param_groups
+        assert type(made) is kind and group["lr"] == rate and (schedule is None) == (optimizer is not scheduled)
+        assert all(a is b for a, b in zip(group["params"], learns)) and len(group["params"]) == 2
+        momentum = {half: 0.5, own_default: 0.7}.get(optimizer, 0)
+        assert group.get("momentum", 0) == momentum
+    ((parameters, lr, steps), other) = given
+    assert (len(parameters), lr, steps, other) == (2, 0.8, 12, 12)
+    made = sgd(learns, lr=0.1)
+    assert optimizer_of(made, module, None, 12) == (made, None)
+
+
+@pytest.mark.parametrize(
+    "optimizer, lr, error, words",
+    [
+        (torch.optim.SGD, None, ValueError, "^lr: a model or an optimizer of your own has no default learning rate"),
+        (functools.partial(torch.optim.SGD, momentum=0.5), None, ValueError, "^lr: "),
+        (adam, None, ValueError, "^lr: "), (None, None, ValueError, "^lr: "), (adam, -1, ValueError, "^lr=-1 must"),
+        (3, 0.1, TypeError, "^optimizer must be a class of torch.optim or a function, .*, got 3$"),
+        (lambda p, lr: (adam(p, lr), None, None), 0.1, ValueError, "unpack"),
+        (lambda p, lr: "adam", 0.1, TypeError, "^optimizer gave a str, not an optimizer of torch.optim$"),
+        (lambda p, lr: adam([nn.Parameter(torch.ones(1))], lr), 0.1, ValueError, "^the optimizer holds parameters that"),
+        (lambda p, lr: adam([*p, nn.Parameter(torch.ones(1))], lr), 0.1, ValueError, "^the optimizer holds parameters"),
+        (torch.optim.LBFGS, 0.1, ValueError, "^LBFGS needs a closure; fit takes one gradient a step"),
+    ],
+)  # fmt: skip
+def test_optimizers_that_cannot_be_used(optimizer, lr, error, words):
+    with pytest.raises(error, match=words):
+        optimizer_of(optimizer, nn.Linear(3, 2), lr, 12)
+
+
+def test_warnings_point_at_the_line_that_called_fit(few):
+    stuck = nn.Linear(784, 2)
+    nn.init.zeros_(stuck.weight).requires_grad_(False)
+    ended = nn.Sequential(nn.Linear(784, 2), nn.Softmax(1))
+    flat = dict(flat=lambda preds, targets: 0.5)
+    for model, epochs, words in (stuck, 3, "it has not learned"), (ended, 1, "Take the end off"):
+        with pytest.warns(UserWarning, match=words) as said:
+            fit(cross_entropy_loss, *few, epochs=epochs, lr=0.01, model=model, **QUICK)
+        assert [warning.filename for warning in said] == [__file__]
+    with pytest.warns(UserWarning, match="'flat' gives right answers and wrong ones the same value"):
+        fit(cross_entropy_loss, *few, epochs=1, metrics=flat, **QUICK)
+
+
+def test_what_is_too_soon_to_tell_or_told_already_is_not_told(few):
+    train, valid = few
+    of_one = valid[valid.y.view(-1) == 0]
+    for epochs, data in (2, valid), (3, of_one):
+        stuck = nn.Linear(784, 2)
+        nn.init.zeros_(stuck.weight).requires_grad_(False)
+        fit(cross_entropy_loss, train, data, epochs=epochs, lr=0.01, model=stuck, **QUICK)
+    rising = lambda preds, targets: -nn.functional.cross_entropy(preds, targets)
+    model = nn.Linear(784, 2)
+    nn.init.zeros_(model.weight).requires_grad_(False)
+    with pytest.warns(UserWarning, match="rises") as said:
+        fit(rising, train, valid, epochs=3, lr=0.01, model=model, **QUICK)
+    assert len(said) == 1
+
+
+def test_a_loss_that_breaks_in_the_first_step_leaves_a_run_without_epochs(few):
+    def broken(preds, targets):
+        return nn.functional.cross_entropy(preds, targets) * (math.nan if len(preds) > 40 else 1)
+
+    with pytest.raises(NonFiniteLoss) as caught:
+        fit(broken, *few, seed=3, **QUICK)
+    error = caught.value
+    assert (error.epoch, error.batch, error.tensor) == (1, 1, "loss") and math.isnan(error.loss)
+    assert error.args == (1, 1, "loss", error.loss, error.run) and isinstance(error.run, Run)
+    assert str(error) == (
+        "the loss is nan in epoch 1, batch 1; .run has the last finite weights, "
+        "on_nonfinite='record' would go on"
+    )
+    assert error.run.history == [] and error.run.nonfinite == 0
+    assert error.run.history.headers == ("epoch", "train_loss", "valid_loss", "accuracy", "nll", "seconds")
+    start = Linears.drawn(cross_entropy_loss, 784, 2, [3], [0.01], [1.0])
+    assert torch.equal(error.run.weights, start.weights_by_model[0])
+    run = fit(broken, *few, epochs=2, on_nonfinite="record", **QUICK)
+    assert run.nonfinite == 0, "the first step that broke, not a later one"
+
+
+def squared(preds, targets):
+    """Of raw scores, a loss that too high a rate lets grow without bounds."""
+    return ((preds - nn.functional.one_hot(targets, 2)) ** 2).sum(1).mean()
+
+
+def test_the_step_that_broke_is_counted_for_each_model_over_all_epochs(few):
+    """Against descent by hand, 3 steps an epoch: one model in the first epoch, one in a later one."""
+    train, valid = few
+    rates, settings = [1e-6, 1e30, 3.0], dict(epochs=6, batch_size=100, shuffle=False, **QUICK)
+    many = fit_many(squared, train, valid, [0] * 3, lr=rates, **settings)
+    alone = [fit(squared, train, valid, lr=lr, on_nonfinite="record", **settings) for lr in rates]
+    assert many.nonfinite.tolist() == [run.nonfinite for run in alone]
+    for rate, found in zip(rates, many.nonfinite.tolist()):
+        models = Linears.drawn(squared, 784, 2, [0], [0.01], [rate])
+        w, b, broke = models.weights_by_model[0], models.bias_by_model[0], -1
+        for step in range(18):
+            x, y = train.x[100 * (step % 3) :][:100], train.y[100 * (step % 3) :][:100].view(-1)
+            z = x @ w + b
+            if not squared(z, y).isfinite():
+                broke = step
+                break
+            slope = 2 * (z - nn.functional.one_hot(y, 2)) / 100
+            w, b = w - rate * x.T @ slope, b - rate * slope.sum(0)
+        assert found == broke
+    assert many.nonfinite[0] == -1 and 0 < many.nonfinite[1] < 3 < many.nonfinite[2]
+    with pytest.raises(NonFiniteLoss) as caught:
+        fit(squared, train, valid, lr=3.0, **settings)
+    error = caught.value
+    assert error.run.nonfinite == 3 * (error.epoch - 1) + error.batch - 1 and error.epoch > 1
+    assert len(error.run.history) == error.epoch - 1
+
+
+@pytest.mark.parametrize("loss, end, words", [
+    (nn.NLLLoss(), nn.Identity(), "NLLLoss takes log-probabilities, the model gives scores from {:.3g} to {:.3g}: "
+     "end the model with log_softmax, or take F.cross_entropy"),
+    (nn.BCELoss(), nn.Identity(), "BCELoss takes probabilities, the model gives scores from {:.3g} to {:.3g}: "
+     "end the model with softmax or sigmoid, or take a loss of logits"),
+    (nn.BCELoss(), nn.ReLU(), "BCELoss takes probabilities, the model gives scores from {:.3g} to {:.3g}: "
+     "end the model with softmax or sigmoid, or take a loss of logits"),
+], ids=str)  # fmt: skip
+def test_the_refusal_tells_between_what_the_scores_lie(few, loss, end, words):
+    train, valid = few
+    columns = 1 if isinstance(loss, nn.BCELoss) else 2
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(784, columns), end)
+    nn.init.normal_(model[0].weight, 0, 1)
+    scores = model(train.x)
+    with pytest.raises(ValueError) as refused:
+        fit(loss, train, valid, model=model, lr=0.1, **QUICK)
+    assert str(refused.value) == words.format(scores.min().item(), scores.max().item())
+
+
+def test_a_linear_model_for_two_classes_or_ten_and_no_other_scores(few):
+    with pytest.raises(ValueError) as refused:
+        fit(nn.NLLLoss(), *few, **QUICK)
+    assert str(refused.value) == (
+        "NLLLoss takes log-probabilities, and the linear model gives logits: take cross_entropy_loss, "
+        "F.cross_entropy or nn.BCEWithLogitsLoss()"
+    )
+
+
+def test_a_file_of_another_version_or_with_too_many_runs_is_refused(few, tmp_path):
+    runs = fit_many(mnist_loss, *few, range(2), epochs=1, **QUICK)
+    path = tmp_path / "runs.pt"
+    runs.save(path)
+    loaded = load_runs(str(path))
+    assert loaded.models[0].loss is mnist_loss and loaded.record["settings"] == runs.record["settings"]
+    assert loaded.models[0].lr.tolist() == [1, 1] and len(loaded.models) == 1
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} holds a linear model, so pass none$"):
+        load_runs(path, nn.Linear(784, 2))
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} holds 2 runs: read them with load_runs$"):
+        load_run(path)
+    kept = torch.load(path, weights_only=True)
+    torch.save(kept | dict(format=1), path)
+    with pytest.raises(ValueError, match="runs.pt is not a saved run: it was written by another version"):
+        load_runs(path)
+
+
+def test_a_strangers_loss_is_known_again_by_what_it_takes(few, tmp_path):
+    path = tmp_path / "run.pt"
+    model = nn.Sequential(nn.Linear(784, 1), nn.Sigmoid())
+    run = fit(nn.BCELoss(), *few, epochs=1, lr=0.1, model=model, **QUICK)
+    run.save(path)
+    loaded = load_run(path, model=model)
+    assert loaded.runs.models[0].loss.name == "BCELoss" and loaded.runs.models[0].loss.scores == "probabilities"
+    assert loaded.model is model and loaded.runs.models[0].shape == (784,)
+    assert torch.equal(loaded.predict_proba(few[1]), run.predict_proba(few[1]))
+
+
+@pytest.mark.parametrize("metrics", [[len], "f1", 3], ids=str)
+def test_metrics_that_are_no_dict(few, metrics):
+    with pytest.raises(TypeError, match=re.escape(f"write metrics=dict(name=function), got {metrics!r}")):
+        fit(cross_entropy_loss, *few, metrics=metrics, **QUICK)
+
+
+@pytest.mark.parametrize("name", ["epoch", "train_loss", "valid_loss", "accuracy", "nll", "seconds"])
+def test_names_of_metrics_that_are_taken(few, name):
+    with pytest.raises(ValueError, match=f"^metrics: the name '{name}' is taken, take another$"):
+        fit(cross_entropy_loss, *few, metrics={"own": f1, name: f1}, **QUICK)
+
+
+def test_a_loss_that_is_near_0_for_sure_probabilities_is_not_warned_of(few):
+    missed = Loss(lambda scores, labels: 1 - scores.gather(-1, labels.unsqueeze(-1)).squeeze(-1), name="missed")
+    model = nn.Sequential(nn.Linear(784, 2), nn.Softmax(1))
+    run = fit(missed, *few, epochs=1, lr=0.1, model=model, **QUICK)
+    assert run.runs.models[0].loss.scores == "probabilities"
+    assert_close(run.predict_proba(few[1]), model(few[1].x), terms=4)
+
+
+class Stranger:
+    """What a file of numbers does not hold."""
+
+
+def test_a_file_that_holds_more_than_numbers_is_not_opened(few, tmp_path):
+    path = tmp_path / "run.pt"
+    fit(mnist_loss, *few, epochs=1, **QUICK).save(path)
+    torch.save(torch.load(path, weights_only=True) | dict(record=Stranger()), path)
+    with pytest.raises(ValueError, match="run.pt is not a saved run: Weights only load failed"):
+        load_runs(path)
