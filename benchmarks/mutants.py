@@ -16,6 +16,7 @@ import argparse
 import ast
 import contextlib
 import fcntl
+import functools
 import hashlib
 import importlib
 import json
@@ -500,8 +501,13 @@ def in_turn(jobs: Iterable[tuple], workers: int) -> Iterator[tuple[Any, dict[str
 
 
 def digest(paths: Iterable[Path]) -> str:
-    """A fingerprint of files."""
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(paths))).hexdigest()[:16]
+    """A fingerprint of files, as they were when they were first asked for."""
+    return _digest(tuple(sorted(paths)))
+
+
+@functools.cache
+def _digest(paths: tuple[Path, ...]) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
 def tests_of(mutant: Mutant, tests: dict[str, Any]) -> list[str]:
@@ -521,18 +527,29 @@ def tests_of(mutant: Mutant, tests: dict[str, Any]) -> list[str]:
 
 
 class Cache:
-    """What was found about each mutant, in a file; what an older state found is a hint."""
+    """What was found about each mutant, in a file; what an older state found is a hint.
+
+    A mutant stays killed as long as the package and the test file that killed it are the same; one
+    that survived is tried again after any change.
+    """
 
     def __init__(self, state: str):
         self.path, self.state = KEPT / "found.json", state
         self.found = json.loads(self.path.read_text()) if self.path.exists() else {}
 
+    def state_of(self, answer: dict[str, Any]) -> str:
+        killer = ROOT / answer["by"].split("::")[0]
+        if not answer["killed"] or killer.suffix != ".py":
+            return self.state
+        helpers = ROOT / "tests" / "conftest.py", Path(__file__)
+        return digest([*(ROOT / "mnist_ce").glob("*.py"), *helpers, killer])
+
     def get(self, mutant: Mutant, way: str, stale: bool = False) -> dict[str, Any] | None:
         kept = self.found.get(f"{way} {mutant.key}")
-        return kept if kept and (stale or kept["state"] == self.state) else None
+        return kept if kept and (stale or kept["state"] == self.state_of(kept)) else None
 
     def put(self, mutant: Mutant, way: str, answer: dict[str, Any]) -> None:
-        self.found[f"{way} {mutant.key}"] = dict(answer, state=self.state)
+        self.found[f"{way} {mutant.key}"] = dict(answer, state=self.state_of(answer))
         if len(self.found) % 20 == 0:
             self.write()
 

@@ -169,7 +169,7 @@ def as_metric(
         raise TypeError(
             f"the metric {name!r} must be a function of (preds, targets), got {function!r}"
         )
-    labels = (torch.arange(7, device=device) * 3) % max(columns, 2)
+    labels = torch.arange(7, device=device) % max(columns, 2)
     probe = copy.deepcopy(function)  # one that keeps count must not count these
     signs = torch.nn.functional.one_hot(labels, max(columns, 2)).float() * 8 - 4
     logits = signs[:, 1:2] if columns == 1 else signs

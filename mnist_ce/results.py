@@ -273,6 +273,8 @@ class Runs:
         scores = self.__dict__.get("scores", {})
         if name in scores:
             return scores[name]
+        if name in ("weights", "bias"):  # they raised the error that brought us here
+            raise AttributeError(f"these runs trained a module: .models has it, not .{name}")
         raise AttributeError(f"{type(self).__name__} has no {name!r}; scores: {', '.join(scores)}")
 
     @property
@@ -293,7 +295,7 @@ class Runs:
 
     def _joined(self, name: str) -> Tensor:
         if not all(hasattr(models, f"{name}_by_model") for models in self.models):
-            raise AttributeError(f"these runs trained a module: .models has it, not .{name}")
+            raise AttributeError(name)
         parts: list[Tensor] = [getattr(models, f"{name}_by_model") for models in self.models]
         if len({part.shape[1:] for part in parts}) > 1:
             raise ValueError(

@@ -249,7 +249,7 @@ def test_a_module_has_no_weights_of_ours():
     assert isinstance(runs[0].model, nn.Linear) and runs[0].model.weight.tolist() == [[0] * 4, [10] * 4]
     runs.models = [Network(module, cross_entropy_loss, (4,))]
     assert runs[0].model is module and runs[0].weights is None and runs[0].bias is None
-    with pytest.raises(AttributeError, match="bias"):
+    with pytest.raises(AttributeError, match="these runs trained a module: .models has it, not .bias"):
         runs.bias
 
 
