@@ -2,7 +2,7 @@
 # make test   install the development tools and run every check
 #             PYTHON=python3.12 names another Python than python3; CPU=1 takes PyTorch without
 #             CUDA, from an index that has it and that PIP_EXTRA_INDEX_URL names
-# make bench  time the package against the original's loop, bare products, busy neighbours, and
+# make bench  time the package against the original's loop, bare products, busy neighbors, and
 #             PyTorch's MNIST example; make bench-peers: against JAX
 # make mutants   break the library on purpose, and see which of its tests notice
 PYTHON ?= python3

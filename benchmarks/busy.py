@@ -26,7 +26,7 @@ from mnist_ce.networks import mlp
 from mnist_ce.results import Table, make_record, write_json
 from mnist_ce.training import fit
 
-ROUNDS, NEIGHBOURS = 7, (0, 1, 3)
+ROUNDS, NEIGHBORS = 7, (0, 1, 3)
 LOSSES = [mnist_loss, softmax_loss, cross_entropy_loss]
 
 
@@ -48,7 +48,7 @@ def jobs() -> dict[str, Callable[[], object]]:
 
 
 @contextlib.contextmanager
-def neighbours(count: int) -> Iterator[None]:
+def neighbors(count: int) -> Iterator[None]:
     """So many processes that each keep a core busy."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
@@ -80,34 +80,34 @@ def main() -> None:
 
             for name in jobs():
                 seconds(name)
-                raw = {count: [] for count in NEIGHBOURS}
+                raw = {count: [] for count in NEIGHBORS}
                 for _ in range(ROUNDS):
-                    for count in NEIGHBOURS:
-                        with neighbours(count):
+                    for count in NEIGHBORS:
+                        with neighbors(count):
                             raw[count].append(seconds(name))
                 slower = {
                     count: statistics.median(b / a for a, b in zip(raw[0], raw[count]))
-                    for count in NEIGHBOURS
+                    for count in NEIGHBORS
                 }
                 alone = statistics.median(raw[0])
                 waits = "wait" if policy == "PASSIVE" else "spin"
                 results[f"{name}; {waits}"] = dict(alone=alone, slower=slower, raw=raw)
             process.stdin.close()
     rows = [
-        [*name.split("; "), f"{r['alone']:.3f}", *(f"{r['slower'][n]:.2f}" for n in NEIGHBOURS[1:])]
+        [*name.split("; "), f"{r['alone']:.3f}", *(f"{r['slower'][n]:.2f}" for n in NEIGHBORS[1:])]
         for name, r in results.items()
     ]
     headers = ["what", "threads", "alone, s", "beside one, times", "beside three, times"]
     print(Table(rows, headers))
-    settings = dict(rounds=ROUNDS, neighbours=NEIGHBOURS)
+    settings = dict(rounds=ROUNDS, neighbors=NEIGHBORS)
     write_json(HERE / "busy.json", dict(record=make_record(settings), results=results))
 
 
 def time_the_tests() -> None:
     """Run `make test` alone and beside one busy process, and write the JSON."""
     seconds = {}
-    for count in NEIGHBOURS[:2]:
-        with neighbours(count):
+    for count in NEIGHBORS[:2]:
+        with neighbors(count):
             run = lambda: subprocess.run(["make", "test"], cwd=HERE.parent, check=True)
             seconds[count] = timed(run)
             print(f"make test beside {count} busy processes: {seconds[count]:.0f} s", flush=True)
