@@ -1,8 +1,8 @@
 """Time training beside other busy programs against training alone: a table, and busy.json.
 
-Each job runs in a process of its own kind: torch's threads wait passively, as they do where mnist_ce
-is imported before torch, or spin, as they do else. A round is the job alone, beside one process
-that keeps a core busy, and beside three; each slowdown is the median over the rounds.
+There are two processes, one in which mnist_ce was imported before torch, so that torch's threads
+wait passively, and one in which torch came first, and they spin. A round is a job alone, beside one
+process that keeps a core busy, and beside three; each slowdown is the median over the rounds.
 
 python benchmarks/busy.py tests   times `make test` once alone and once beside one, into tests.json
 """
@@ -14,13 +14,15 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from speed import HERE, timed
 
+from mnist_ce import ensemble
 from mnist_ce.data import mnist_sample
-from mnist_ce.ensemble import compare, fit_many
+from mnist_ce.ensemble import compare
 from mnist_ce.losses import cross_entropy_loss, mnist_loss, softmax_loss
 from mnist_ce.networks import mlp
 from mnist_ce.results import Table, make_record, write_json
@@ -34,15 +36,19 @@ def jobs() -> dict[str, Callable[[], object]]:
     """What is timed, by name."""
     train, valid = mnist_sample()
     quiet = dict(device="cpu", progress=False)
+    ours = lambda: compare(LOSSES, train, valid, range(30), range(2), **quiet)
+
+    def in_torchs_threads() -> None:
+        with mock.patch.object(ensemble, "workers_for", lambda *_: 0):
+            ours()
+
     return {
-        "compare": lambda: compare(LOSSES, train, valid, range(30), range(2), **quiet),
+        "compare": ours,
+        "compare, by torch's threads": in_torchs_threads,
         "fit": lambda: fit(cross_entropy_loss, train, valid, **quiet),
-        "fit_many, 100 models": lambda: fit_many(cross_entropy_loss, train, valid, range(100), **quiet),
-        "torch's threads: fit_many of F.cross_entropy": lambda: fit_many(
-            F.cross_entropy, train, valid, range(100), epochs=3, **quiet
-        ),
-        "torch's threads: fit of an mlp": lambda: fit(
-            F.cross_entropy, train, valid, epochs=3, lr=0.1, model=mlp(2, torch.Generator().manual_seed(0)), **quiet
+        "fit of an mlp": lambda: fit(
+            F.cross_entropy, train, valid, epochs=3, lr=0.1, **quiet,
+            model=mlp(2, torch.Generator().manual_seed(0)),
         ),
     }  # fmt: skip
 
@@ -69,8 +75,9 @@ def serve() -> None:
 def main() -> None:
     """Run all, print the table, write the JSON."""
     results = {}
-    for policy in "PASSIVE", "ACTIVE":
-        environment = dict(os.environ, OMP_WAIT_POLICY=policy)
+    for first in "mnist_ce", "torch":
+        environment = {name: v for name, v in os.environ.items() if name != "OMP_WAIT_POLICY"}
+        environment |= dict(OMP_WAIT_POLICY="PASSIVE") if first == "mnist_ce" else {}
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         with subprocess.Popen([sys.executable, __file__, "serve"], **pipes) as process:
 
@@ -87,17 +94,16 @@ def main() -> None:
                             raw[count].append(seconds(name))
                 slower = {
                     count: statistics.median(b / a for a, b in zip(raw[0], raw[count]))
-                    for count in NEIGHBORS
+                    for count in NEIGHBORS[1:]
                 }
                 alone = statistics.median(raw[0])
-                waits = "wait" if policy == "PASSIVE" else "spin"
-                results[f"{name}; {waits}"] = dict(alone=alone, slower=slower, raw=raw)
+                results[f"{name}; {first}"] = dict(alone=alone, slower=slower, raw=raw)
             process.stdin.close()
     rows = [
         [*name.split("; "), f"{r['alone']:.3f}", *(f"{r['slower'][n]:.2f}" for n in NEIGHBORS[1:])]
         for name, r in results.items()
     ]
-    headers = ["what", "threads", "alone, s", "beside one, times", "beside three, times"]
+    headers = ["what", "imported first", "alone, s", "beside one, times", "beside three, times"]
     print(Table(rows, headers))
     settings = dict(rounds=ROUNDS, neighbors=NEIGHBORS)
     write_json(HERE / "busy.json", dict(record=make_record(settings), results=results))
@@ -115,4 +121,4 @@ def time_the_tests() -> None:
 
 
 if __name__ == "__main__":
-    {(): main, ("serve",): serve, ("tests",): time_the_tests}[tuple(sys.argv[1:])]()
+    {"": main, "serve": serve, "tests": time_the_tests}["".join(sys.argv[1:])]()

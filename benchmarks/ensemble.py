@@ -59,7 +59,7 @@ def one_fit(train: Digits, valid: Digits, rounds: int = 15) -> dict[str, dict]:
                 for xb, _ in batches(train, 256, order):
                     weights @ xb.T
                     slopes[:, : len(xb)] @ xb
-                for xb, _ in batches(valid, 256):
+                for xb, _ in batches(valid, 1024):
                     weights @ xb.T
 
         def in_one_thread() -> None:

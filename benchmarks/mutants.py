@@ -88,7 +88,7 @@ def sisters(node: cst.Name) -> Iterator[cst.CSTNode]:
 
 
 def exchanged(node: Any) -> Iterator[cst.CSTNode]:
-    """Two neighbours in a call, a list or a tuple, or both sides of a minus or a division."""
+    """Two neighbors in a call, a list or a tuple, or both sides of a minus or a division."""
     if isinstance(node, cst.BinaryOperation):
         if isinstance(node.operator, (cst.Subtract, cst.Divide)):
             yield node.with_changes(left=node.right, right=node.left)

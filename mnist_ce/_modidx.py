@@ -119,6 +119,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'mnist_ce.ensemble': { 'mnist_ce.ensemble._interval': ('reference/ensemble.html#_interval', 'mnist_ce/ensemble.py'),
                                    'mnist_ce.ensemble._listed': ('reference/ensemble.html#_listed', 'mnist_ce/ensemble.py'),
                                    'mnist_ce.ensemble._named': ('reference/ensemble.html#_named', 'mnist_ce/ensemble.py'),
+                                   'mnist_ce.ensemble._ndim': ('reference/ensemble.html#_ndim', 'mnist_ce/ensemble.py'),
+                                   'mnist_ce.ensemble._once': ('reference/ensemble.html#_once', 'mnist_ce/ensemble.py'),
                                    'mnist_ce.ensemble._per_model': ('reference/ensemble.html#_per_model', 'mnist_ce/ensemble.py'),
                                    'mnist_ce.ensemble._train_crowds': ('reference/ensemble.html#_train_crowds', 'mnist_ce/ensemble.py'),
                                    'mnist_ce.ensemble.compare': ('reference/ensemble.html#compare', 'mnist_ce/ensemble.py'),

@@ -878,6 +878,9 @@ def _check_pair(train: Any, valid: Any) -> None:
             faults.append(TypeError(f"{name} must be Digits, got {_kind(data)}: write {write}"))
         elif not len(data):
             faults.append(ValueError(f"{name} has no images"))
+        elif len(data.classes) < 2:
+            only = data.classes[0]
+            faults.append(ValueError(f"{name} has one class, {only!r}: nothing to tell apart"))
     if isinstance(train, Digits) and isinstance(valid, Digits):
         if train.classes != valid.classes:
             faults.append(ValueError(

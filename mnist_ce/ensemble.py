@@ -8,8 +8,10 @@ __all__ = ['fit_many', 'compare', 'sweep', 'comparison_table', 'difference_table
 # %% ../nbs/reference/04_ensemble.ipynb #a6b73409
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -27,8 +29,8 @@ from mnist_ce.results import (
 )  # fmt: skip
 from .scores import Loss, as_loss
 from mnist_ce.training import (
-    data_and_device, linear_models, one_thread, real_number, select_device, train_models,
-    whole_number,
+    data_and_device, linear_models, one_thread, real_number, select_device, this_thread,
+    train_models, whole_number,
 )  # fmt: skip
 
 # %% ../nbs/reference/04_ensemble.ipynb #7a4b9645
@@ -42,18 +44,21 @@ def workers_for(losses: Sequence[Loss], device: torch.device) -> int:
 
 
 def in_threads(
-    tasks: Sequence[Callable[[threading.Event], Runs]], workers: int
+    tasks: Sequence[Callable[[], Runs]], workers: int
 ) -> Iterator[tuple[int, Runs]]:
-    """Each task's number and result, as it is done: `workers` at a time, 0 in the calling thread.
+    """Each task's number and result, as it is done: `workers` at a time, each in one thread.
 
-    A task is handed an event that tells it to stop. After Ctrl-C what was finished comes first.
+    workers: 0 or 1 stay in the calling thread, 0 with torch's own threads. After Ctrl-C the tasks
+    that run are stopped, and what was finished comes first.
     """
-    stop = threading.Event()
-    if not workers:
-        yield from ((k, task(stop)) for k, task in enumerate(tasks))
+    if workers < 2:
+        with one_thread() if workers else nullcontext():
+            yield from ((k, task()) for k, task in enumerate(tasks))
         return
-    with one_thread(), ThreadPoolExecutor(workers) as pool:
-        waited = {pool.submit(task, stop): k for k, task in enumerate(tasks)}
+    stop = threading.Event()
+    tell = lambda: setattr(this_thread, "stop", stop)
+    with one_thread(), ThreadPoolExecutor(workers, initializer=tell) as pool:
+        waited = {pool.submit(task): k for k, task in enumerate(tasks)}
         try:
             for future in as_completed(waited):
                 yield waited.pop(future), future.result()
@@ -69,13 +74,29 @@ def in_threads(
 
 # %% ../nbs/reference/04_ensemble.ipynb #0ca05339
 def _listed(name: str, values: Any) -> list[int]:
-    if not hasattr(values, "__iter__") or isinstance(values, str):
-        raise TypeError(f"{name}={values!r} must be a sequence: write {name}=range({values!r})")
-    return [whole_number(name.rstrip("s"), value, 0) for value in values]
+    if not hasattr(values, "__iter__") or isinstance(values, str) or _ndim(values) == 0:
+        write = f"range({values!r})" if isinstance(values, int) else "range(10)"
+        raise TypeError(f"{name}={values!r} must be a sequence: write {name}={write}")
+    listed = [whole_number(name.rstrip("s"), value, 0) for value in values]
+    if not listed:
+        raise ValueError(f"{name} is empty")
+    return listed
+
+
+def _once(name: str, values: list[Any]) -> list[Any]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{name} holds {value!r} twice: the same models would count twice")
+    return values
+
+
+def _ndim(values: Any) -> int:
+    return getattr(values, "ndim", 1)
 
 
 def _per_model(name: str, value: Any, seeds: list[int], zero: bool = False) -> list[float]:
-    values = list(value) if hasattr(value, "__iter__") else [value] * len(seeds)
+    many = hasattr(value, "__iter__") and not isinstance(value, str) and _ndim(value) > 0
+    values = list(value) if many else [value] * len(seeds)
     if len(values) != len(seeds):
         raise ValueError(f"{name} has {len(values)} values for {len(seeds)} seeds")
     return [real_number(name, v, zero) for v in values]
@@ -86,9 +107,9 @@ def fit_many(
     lr: Any = 1.0, batch_size: int = 256, shuffle: bool = True, init_std: Any = 0.01,
     device: Any = "auto", progress: bool = True, data_seed: int = 0,
 ) -> Runs:  # fmt: skip
-    """Train a linear model from each seed, all in one pass over the data: `Runs`.
+    """Train a linear model from each seed, side by side on the same batches: `Runs`.
 
-    Model s is that of `fit(seed=s)`. loss: as in `fit`, but no class weights. lr, init_std:
+    The model of seed s is the one that `fit(seed=s)` trains, but for rounding. loss: as in `fit`, but no class weights. lr, init_std:
     numbers, or sequences with one for each seed. data_seed: the order of shuffled batches, the same
     for all. A model that goes non-finite is kept, and its step noted. Other arguments as in `fit`.
     Raises TypeError or ValueError, naming it, for input that makes no sense: no seeds, two models
@@ -96,9 +117,7 @@ def fit_many(
     """
     train, valid, where = data_and_device(train, valid, device)
     epochs, batch_size = whole_number("epochs", epochs), whole_number("batch_size", batch_size)
-    seeds = _listed("seeds", seeds)
-    if not seeds:
-        raise ValueError("seeds is empty")
+    seeds, data_seed = _listed("seeds", seeds), whole_number("data_seed", data_seed, 0)
     rates, stds = _per_model("lr", lr, seeds), _per_model("init_std", init_std, seeds, zero=True)
     each = list(zip(seeds, rates, stds))
     if len(set(each)) < len(each):
@@ -117,17 +136,18 @@ def fit_many(
     )
     coords |= dict(lr=rates, init_std=stds)
     settings: dict[str, Any] = dict(loss=known.name, model="linear", epochs=epochs, seeds=seeds)
-    settings |= dict(lr=lr, batch_size=batch_size, shuffle=shuffle, init_std=init_std)
+    settings |= dict(lr=rates if len(set(rates)) > 1 else rates[0], batch_size=batch_size)
+    settings |= dict(shuffle=shuffle, init_std=stds if len(set(stds)) > 1 else stds[0])
     record = make_record(settings | dict(data_seed=data_seed), where)
     halve = known.difference is not None and len(train.classes) == 2
     models = linears.halved() if halve else linears
-    workers = min(workers_for([known], where), -(-s // 25))  # fewer models are not worth a thread
+    workers = min(workers_for([known], where), -(-s // 25))  # a thread for every 25 models
     parts = torch.arange(s).chunk(max(1, workers))
 
-    def train_part(rows: Tensor, stop: threading.Event) -> Runs:
+    def train_part(rows: Tensor) -> Runs:
         return train_models(
             models[rows], train, valid, standard_metrics(models.loss), coords={}, record=record,
-            epochs=epochs, batch_size=batch_size, shuffle=shuffle, data_seed=data_seed, stop=stop,
+            epochs=epochs, batch_size=batch_size, shuffle=shuffle, data_seed=data_seed,
             progress=progress and bool(rows[0] == 0),
         )  # fmt: skip
 
@@ -139,7 +159,7 @@ def fit_many(
     return runs
 
 # %% ../nbs/reference/04_ensemble.ipynb #1bfa0a5d
-CROWD = 100  # models side by side: fast, a second's work at most, the same whoever trains them
+CROWD = 100  # models side by side: fast, soon done, and the same whoever trains them
 
 
 def _train_crowds(
@@ -154,21 +174,24 @@ def _train_crowds(
     done, interrupted = {}, False
     total = sum(len(job["seeds"]) for _, job in jobs)
     device = select_device(settings.get("device", "auto"))
-    workers = min(workers_for([loss for loss, _ in jobs], device), len(jobs))
+    mine, start = [*range(len(jobs))][rank::world], time.perf_counter()
+    workers = workers_for([loss for loss, _ in jobs], device)
+    workers = workers if len(mine) >= workers else 0  # else each crowd has all threads in turn
 
-    def train_crowd(loss: Loss, job: dict[str, Any], stop: threading.Event) -> Runs:
+    def train_crowd(loss: Loss, job: dict[str, Any]) -> Runs:
         return fit_many(loss, train, valid, **job, **settings, progress=False)
 
-    mine = [*range(len(jobs))][rank::world]
     with tqdm(total=total, unit="model", disable=rank > 0 or not progress) as bar:
         try:
             for i, runs in in_threads([partial(train_crowd, *jobs[k]) for k in mine], workers):
-                runs.seconds = runs.seconds / max(1, workers)
                 done[mine[i]] = runs
                 bar.set_description(runs.coords["loss"][0])
                 bar.update(min(len(runs) * world, total - bar.n))
         except KeyboardInterrupt:
             interrupted = True
+    passed, shares = time.perf_counter() - start, sum(runs.seconds.sum() for runs in done.values())
+    for runs in done.values():  # of crowds side by side, each one's share of the time that passed
+        runs.seconds = runs.seconds * (passed / shares)
     if world > 1:
         everyone: list[Any] = [None] * world
         dist.gather_object((done, interrupted), everyone if rank == 0 else None)
@@ -187,6 +210,8 @@ def _train_crowds(
 
 
 def _named(losses: Any, classes: int) -> list[Loss]:
+    if isinstance(losses, str):
+        raise TypeError(f"losses={losses!r} must be functions: write the name without quotes")
     if isinstance(losses, dict):
         known = [replace(as_loss(loss, classes), name=name) for name, loss in losses.items()]
     else:
@@ -214,7 +239,10 @@ def compare(
     the others None. After KeyboardInterrupt what was finished is returned, with "interrupted" in
     the record.
     """
-    seeds, orders = _listed("seeds", seeds), _listed("orders", orders)
+    if "data_seed" in settings:
+        raise TypeError(f"data_seed: write orders=[{settings['data_seed']!r}]")
+    seeds = _once("seeds", _listed("seeds", seeds))
+    orders = _once("orders", _listed("orders", orders))
     crowds = itertools.product(_named(losses, len(train.classes)), orders)
     jobs = [
         (loss, dict(seeds=seeds[start : start + CROWD], data_seed=order))
@@ -237,7 +265,14 @@ def sweep(
 
     rates: the learning rates. Else as `compare`, under one order (`data_seed`) of the batches.
     """
-    models = list(itertools.product(rates, _listed("seeds", seeds)))
+    if "lr" in settings:
+        raise TypeError(f"lr: write rates=[{settings['lr']!r}]")
+    if not hasattr(rates, "__iter__") or isinstance(rates, str) or _ndim(rates) == 0:
+        raise TypeError(f"rates={rates!r} must be a sequence: write rates=[{rates!r}]")
+    rates = _once("rates", [real_number("lr", rate) for rate in rates])
+    if not rates:
+        raise ValueError("rates is empty")
+    models = list(itertools.product(rates, _once("seeds", _listed("seeds", seeds))))
     jobs = [
         (loss, dict(seeds=[s for _, s in crowd], lr=[rate for rate, _ in crowd]))
         for loss in _named(losses, len(train.classes))

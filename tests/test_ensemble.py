@@ -1,4 +1,4 @@
-"""A model in a crowd is the model that trains alone, whoever its neighbours are; many processes equal one."""
+"""A model in a crowd is the model that trains alone, whoever its neighbors are; many processes equal one."""
 import math
 import subprocess
 import sys
@@ -230,7 +230,7 @@ def test_what_was_asked_for_is_recorded(sample):
     )
     assert runs.settings == dict(
         loss=name, model="linear", epochs=2, seeds=[3, 1], lr=[0.5, 1], batch_size=7, shuffle=False,
-        init_std=(0, 1), data_seed=4,
+        init_std=[0, 1], data_seed=4,
     )  # fmt: skip
     assert runs.classes == (7, 3) and runs.accuracy.shape == (2, 2)
 
@@ -509,4 +509,34 @@ def test_the_seconds_of_threads_add_up_to_the_clocks(sample, monkeypatch):
     runs = fit_many(mnist_loss, *few, range(60), **settings)
     assert_close(runs.seconds, torch.full((2, 60), 1 / 60, dtype=torch.double), terms=4)
     runs = compare(mnist_loss, *few, range(2), range(2), **settings)
-    assert_close(runs.seconds, torch.full((2, 4), 1 / 4, dtype=torch.double), terms=4)
+    # compare looked at its clock twice, a second apart: the four models share that, in two epochs
+    assert_close(runs.seconds, torch.full((2, 4), 1 / 8, dtype=torch.double), terms=4)
+
+
+@pytest.mark.parametrize(
+    "train, error, words",
+    [
+        (lambda d: compare([mnist_loss], *d, seeds=[]), ValueError, "^seeds is empty$"),
+        (lambda d: compare([mnist_loss], *d, orders=[]), ValueError, "^orders is empty$"),
+        (lambda d: compare([mnist_loss], *d, orders=[0, 1, 0]), ValueError, "^orders holds 0 twice"),
+        (lambda d: compare([mnist_loss], *d, seeds=[*range(150), 7]), ValueError, "^seeds holds 7 twice"),
+        (lambda d: compare([mnist_loss], *d, data_seed=3), TypeError, r"^data_seed: write orders=\[3\]$"),
+        (lambda d: compare("mnist_loss", *d), TypeError, "^losses='mnist_loss' must be functions"),
+        (lambda d: sweep([mnist_loss], *d, []), ValueError, "^rates is empty$"),
+        (lambda d: sweep([mnist_loss], *d, 0.1), TypeError, r"^rates=0.1 must be a sequence: write rates=\[0.1\]$"),
+        (lambda d: sweep([mnist_loss], *d, [1, 0.5, 1.0]), ValueError, "^rates holds 1.0 twice"),
+        (lambda d: sweep([mnist_loss], *d, [1], lr=3), TypeError, r"^lr: write rates=\[3\]$"),
+        (lambda d: fit_many(mnist_loss, *d, [0], lr="1"), ValueError, "^lr='1' must be a number"),
+        (lambda d: fit_many(mnist_loss, *d, [0], data_seed="a"), ValueError, "^data_seed='a' must be an int"),
+    ],
+)  # fmt: skip
+def test_runs_that_make_no_sense(sample, train, error, words):
+    with pytest.raises(error, match=words):
+        train((sample[0][::500], sample[1][::100]))
+
+
+def test_a_rate_may_be_a_tensor_of_one_number(sample):
+    few, quiet = (sample[0][::500], sample[1][::100]), dict(epochs=1, progress=False)
+    runs = fit_many(mnist_loss, *few, [0, 1], lr=torch.tensor(0.5), init_std=iter([0.1, 0.2]), **quiet)
+    assert runs.coords["lr"] == [0.5, 0.5] and runs.settings["lr"] == 0.5
+    assert runs.settings["init_std"] == [0.1, 0.2]

@@ -39,7 +39,7 @@ def test_what_the_softmax_runs_hid(experiment):
         assert (run.true_accuracy[-1] + run.reported[-1] - 1).abs().max() < 0.01, "one minus the accuracy"
 
 
-def test_a_seed_means_the_same_whatever_its_neighbours():
+def test_a_seed_means_the_same_whatever_its_neighbors():
     many, one = (reproduce("mnist_loss", seeds, progress=False) for seeds in (range(5), [3]))
     assert (many.reported[:, 3] - one.reported[:, 0]).abs().max() < 0.002
     assert (many.train_loss[:, 3] - one.train_loss[:, 0]).abs().max() < 1e-4

@@ -10,7 +10,7 @@ import torch
 from mnist_ce.ensemble import compare, fit_many
 from mnist_ce.losses import cross_entropy_loss, mnist_loss, softmax_loss
 from mnist_ce.results import assert_close
-from mnist_ce.training import fit
+from mnist_ce.training import fit, one_thread
 
 QUIET = dict(device="cpu", progress=False)
 
@@ -51,6 +51,33 @@ def test_any_number_of_threads_trains_the_same_models(sample, threads, loss):
         assert (more.accuracy - runs[0].accuracy).abs().max() < 1.5 / len(sample[1])
 
 
+def test_threads_that_train_at_the_same_time_leave_the_number_as_it_was(sample, threads):
+    threads(3)
+    began, go, seen = threading.Event(), threading.Event(), []
+
+    def first(preds, targets):
+        began.set()
+        go.wait(60)
+        return torch.nn.functional.cross_entropy(preds, targets)
+
+    few = sample[0][::100], sample[1][::50]
+    outer = threading.Thread(target=lambda: fit(first, *few, epochs=1, **QUIET))
+    inner = threading.Thread(
+        target=lambda: (fit(mnist_loss, *few, epochs=1, **QUIET), seen.append(torch.get_num_threads()))
+    )
+    with one_thread():
+        inner.start()
+        inner.join()
+    outer.start()
+    assert began.wait(60)
+    go.set()
+    outer.join()
+    late = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    late.start()
+    late.join()
+    assert seen == [3, 3] and torch.get_num_threads() == 3
+
+
 def test_crowds_side_by_side_are_the_crowds_one_by_one(sample, threads):
     losses, settings = [softmax_loss, mnist_loss], dict(seeds=range(3), orders=range(3), epochs=1)
     threads(2)
@@ -78,8 +105,13 @@ def test_a_strangers_loss_is_called_by_one_thread(sample, threads):
     assert callers == {threading.get_ident()}
 
 
-def test_ctrl_c_ends_all_parts_at_once(sample, threads, monkeypatch):
+@pytest.mark.parametrize("train", ["fit_many", "compare"])
+def test_ctrl_c_ends_all_threads_at_once(sample, threads, monkeypatch, train):
     threads(2)
+    run = {
+        "fit_many": lambda: fit_many(cross_entropy_loss, *sample, range(60), epochs=1000, **QUIET),
+        "compare": lambda: compare([mnist_loss], *sample, range(9), range(5), epochs=1000, **QUIET),
+    }[train]
     steps, step = [], torch.Tensor.addmm_
 
     def interrupted(self, *args, **kwargs):
@@ -90,7 +122,7 @@ def test_ctrl_c_ends_all_parts_at_once(sample, threads, monkeypatch):
 
     monkeypatch.setattr(torch.Tensor, "addmm_", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        fit_many(cross_entropy_loss, *sample, range(60), epochs=1000, **QUIET)
+        run()
     assert len(set(steps)) == 2 and threading.get_ident() not in steps
     assert len(steps) < 1000
     assert not [one for one in threading.enumerate() if one.name.startswith("ThreadPoolExecutor")]

@@ -190,3 +190,9 @@ def test_the_api_that_others_rely_on(sample):
         assert isinstance(check.cause, str) and isinstance(check.name, str) and check.why is not None
         assert check.fix is not None
     assert report.causes == [] and report.failed == [] and report.warned == [] and report.skipped
+
+
+def test_one_class_is_nothing_to_tell_apart(sample):
+    threes = Digits(x=sample[0].x[:9], y=0 * sample[0].y[:9], classes=(3,), index=sample[0].index[:9])
+    with pytest.raises(ValueError, match="train has one class, 3: nothing to tell apart"):
+        fit(cross_entropy_loss, threes, threes, progress=False)
