@@ -1,4 +1,4 @@
-"""Render index.ipynb to the repository's README.md: hidden cells left out, code fences labelled."""
+"""Render index.ipynb to the repository's README.md: hidden cells left out, code fences labeled."""
 from pathlib import Path
 
 import nbformat
@@ -12,7 +12,7 @@ FIGURES = "nbs/figures"
 def render():
     """The text of README.md, and its figures: {path from the root: bytes}."""
     notebook = nbformat.read(NBS / "index.ipynb", as_version=4)
-    notebook.metadata["language_info"] = {"name": "python"}  # what the fences are labelled with
+    notebook.metadata["language_info"] = {"name": "python"}  # what the fences are labeled with
     cells = [cell for cell in notebook.cells if not cell.source.startswith("#| hide\n")]
     for cell in cells:
         if cell.source.startswith("#| hide_input\n"):
@@ -20,7 +20,9 @@ def render():
     notebook.cells = cells
     config = Config()
     config.ExtractOutputPreprocessor.output_filename_template = "index_{cell_index}{extension}"
-    text, resources = MarkdownExporter(config=config).from_notebook_node(
+    # A stream that came in two pieces is one.
+    coalesce = "nbconvert.preprocessors.CoalesceStreamsPreprocessor"
+    text, resources = MarkdownExporter(config=config, preprocessors=[coalesce]).from_notebook_node(
         notebook, resources={"output_files_dir": FIGURES}
     )
     text = text.replace("```python\n\n```\n", "").replace("![png]", "![accuracy by epoch]")
