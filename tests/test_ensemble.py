@@ -188,6 +188,7 @@ def test_what_was_finished_survives_ctrl_c(sample, monkeypatch):
         return fit_many(*args, **kwargs)
 
     monkeypatch.setattr(ensemble, "fit_many", interrupted)
+    monkeypatch.setattr(ensemble, "workers_for", lambda *_: 1)  # one after the other
     settings = dict(seeds=range(2), orders=range(2), epochs=1, progress=False)
     runs = compare([softmax_loss, cross_entropy_loss], *sample, **settings)
     assert len(runs) == 4 and set(runs.coords["loss"]) == {"softmax_loss"} and runs.record["interrupted"]

@@ -116,7 +116,7 @@ def test_ctrl_c_ends_all_threads_at_once(sample, threads, monkeypatch, train):
 
     def interrupted(self, *args, **kwargs):
         steps.append(threading.get_ident())
-        if len(steps) == 10:
+        if len(steps) > 9 and len(set(steps)) == 2:
             raise KeyboardInterrupt
         return step(self, *args, **kwargs)
 
