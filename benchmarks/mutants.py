@@ -434,13 +434,12 @@ def fresh(slot: int) -> Path:
     return folder
 
 
-def restore(mutant: Mutant, folder: Path) -> None:
-    """Put back what a mutant changed."""
-    name, notebook = f"mnist_ce/{mutant.module}.py", f"nbs/{MODULES[mutant.module][0]}.ipynb"
-    for changed in name, notebook:
+def restore(folder: Path) -> None:
+    """Put back all that a mutant may have changed, of this module or of the one before it."""
+    notebooks = [f"nbs/{names[0]}.ipynb" for names in MODULES.values()]
+    for changed in [*(f"mnist_ce/{module}.py" for module in MODULES), *notebooks]:
         shutil.copy2(ROOT / changed, folder / changed)
-    for compiled in (folder / "mnist_ce" / "__pycache__").glob(f"{mutant.module}.*"):
-        compiled.unlink()
+    shutil.rmtree(folder / "mnist_ce" / "__pycache__", ignore_errors=True)
 
 
 def alone(task: Any) -> Any:
@@ -466,7 +465,7 @@ def in_turn(jobs: Iterable[tuple], workers: int) -> Iterator[tuple[Any, dict[str
             while free and (job := next(waiting, None)):
                 name, task, mutant, rest, limit = job
                 slot, folder = free.pop()
-                restore(mutant, folder)
+                restore(folder)
                 answer, start = KEPT / f"answer{slot}.json", time.monotonic()
                 child = fork(task, folder, answer, (mutant, folder, *rest))
                 running[child] = name, slot, folder, answer, start, limit

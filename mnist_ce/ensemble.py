@@ -111,7 +111,8 @@ def fit_many(
 
     The model of seed s is the one that `fit(seed=s)` trains, but for rounding. loss: as in `fit`,
     but no class weights. lr, init_std: numbers, or sequences with one for each seed. data_seed: the
-    order of shuffled batches, the same for all. A model that goes non-finite is kept, and its step noted. Other arguments as in `fit`.
+    order of shuffled batches, the same for all. A model that goes non-finite is kept, and its step
+    noted. Other arguments as in `fit`.
     Raises TypeError or ValueError, naming it, for input that makes no sense: no seeds, two models
     alike, sequences of unequal length.
     """
