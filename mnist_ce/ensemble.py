@@ -56,7 +56,7 @@ def in_threads(
             yield from ((k, task()) for k, task in enumerate(tasks))
         return
     stop = threading.Event()
-    tell = lambda: setattr(this_thread, "stop", stop)
+    tell = lambda: this_thread.__dict__.update(stop=stop, alone=True)
     with one_thread(), ThreadPoolExecutor(workers, initializer=tell) as pool:
         waited = {pool.submit(task): k for k, task in enumerate(tasks)}
         try:

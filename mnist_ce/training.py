@@ -48,7 +48,7 @@ class NonFiniteLoss(FloatingPointError):
         )
 
 
-this_thread = threading.local()  # .stop: an event that ends its training
+this_thread = threading.local()  # .stop: an event that ends its training; .alone: see one_thread
 
 
 def train_models(
@@ -186,15 +186,20 @@ _lock = threading.Lock()
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Inside it, torch computes in one thread, here and in threads that are started meanwhile."""
+    if getattr(this_thread, "alone", False):  # inside already
+        yield
+        return
     with _lock:
         threads = torch.get_num_threads()
         if threads == 1 and _inside:  # this thread was started while another was inside
             threads = _inside[0]
         _inside.append(threads)
         torch.set_num_threads(1)
+    this_thread.alone = True
     try:
         yield
     finally:
+        this_thread.alone = False
         with _lock:
             _inside.remove(threads)
             torch.set_num_threads(threads)

@@ -7,6 +7,7 @@ import threading
 import pytest
 import torch
 
+from mnist_ce import ensemble
 from mnist_ce.ensemble import compare, fit_many
 from mnist_ce.losses import cross_entropy_loss, mnist_loss, softmax_loss
 from mnist_ce.results import assert_close
@@ -76,6 +77,21 @@ def test_threads_that_train_at_the_same_time_leave_the_number_as_it_was(sample, 
     late.start()
     late.join()
     assert seen == [3, 3] and torch.get_num_threads() == 3
+
+
+def test_a_thread_stays_with_one_thread_of_torchs_from_crowd_to_crowd(sample, threads, monkeypatch):
+    threads(3)
+    seen, train = [], ensemble.fit_many
+
+    def watched(*args, **kwargs):
+        runs = train(*args, **kwargs)
+        seen.append((threading.get_ident(), torch.get_num_threads()))
+        return runs
+
+    monkeypatch.setattr(ensemble, "fit_many", watched)
+    compare([mnist_loss], *sample, range(2), range(9), epochs=1, **QUIET)
+    assert len(seen) == 9 and {count for _, count in seen} == {1}
+    assert threading.get_ident() not in dict(seen) and torch.get_num_threads() == 3
 
 
 def test_crowds_side_by_side_are_the_crowds_one_by_one(sample, threads):
