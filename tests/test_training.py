@@ -838,6 +838,16 @@ def test_scores_that_are_nearly_log_probabilities_are_refused(few):
         fit(nll_loss, *few, epochs=1, lr=0.1, model=Shifted(784, 2), **QUICK)
 
 
+def test_probabilities_may_be_0_and_1(few):
+    class Sure(nn.Linear):
+        def forward(self, x):
+            return (1e6 * super().forward(x)).sigmoid()
+
+    model = Sure(784, 1)
+    assert {0.0, 1.0} <= set(model(few[0].x).unique().tolist())
+    fit(nn.BCELoss(), *few, epochs=1, lr=1e-9, model=model, **QUICK)
+
+
 def test_the_rate_that_was_asked_for_is_recorded(few):
     slower = lambda parameters, lr: torch.optim.SGD(parameters, lr / 10)
     run = fit(cross_entropy_loss, *few, epochs=1, lr=0.5, optimizer=slower, **QUICK)
