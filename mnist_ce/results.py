@@ -273,7 +273,7 @@ class Runs:
         scores = self.__dict__.get("scores", {})
         if name in scores:
             return scores[name]
-        if name in ("weights", "bias"):  # they raised the error that brought us here
+        if name in ("weights", "bias"):  # a module in .models does not know them
             raise AttributeError(f"these runs trained a module: .models has it, not .{name}")
         raise AttributeError(f"{type(self).__name__} has no {name!r}; scores: {', '.join(scores)}")
 
@@ -294,8 +294,6 @@ class Runs:
         return self._joined("bias")
 
     def _joined(self, name: str) -> Tensor:
-        if not all(hasattr(models, f"{name}_by_model") for models in self.models):
-            raise AttributeError(name)
         parts: list[Tensor] = [getattr(models, f"{name}_by_model") for models in self.models]
         if len({part.shape[1:] for part in parts}) > 1:
             raise ValueError(
@@ -583,8 +581,7 @@ def paired(one: Runs, other: Runs, score: str = "accuracy") -> Summary:
         raise ValueError("paired: the two have not been trained from the same seeds and orders")
     rows = [keys[1].index(key) for key in keys[0]]
     differences = other.last(score)[rows] - one.last(score)
-    pairs = replace(one, scores={score: differences.unsqueeze(0)}, seconds=one.seconds[-1:])
-    return pairs.summary(score)
+    return replace(one, scores={score: differences.unsqueeze(0)}).summary(score)
 
 # %% ../nbs/reference/01_results.ipynb #50536d1c
 def paired_error(right_one: Tensor, right_other: Tensor) -> float:

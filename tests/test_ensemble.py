@@ -541,3 +541,19 @@ def test_a_rate_may_be_a_tensor_of_one_number(sample):
     runs = fit_many(mnist_loss, *few, [0, 1], lr=torch.tensor(0.5), init_std=iter([0.1, 0.2]), **quiet)
     assert runs.coords["lr"] == [0.5, 0.5] and runs.settings["lr"] == 0.5
     assert runs.settings["init_std"] == [0.1, 0.2]
+
+
+def test_a_sweep_trains_on_the_training_images(sample):
+    few = sample[0][::100], sample[1][::50]
+    found = sweep([mnist_loss], *few, [0.5, 1.0], range(3), epochs=2, progress=False)
+    for lr in 0.5, 1.0:
+        plain = fit_many(mnist_loss, *few, range(3), lr=lr, epochs=2, progress=False)
+        assert_close(found.where(lr=lr).weights, plain.weights, terms=784)
+
+
+def test_the_interval_over_other_images_is_no_narrower_with_two_models(sample):
+    few = sample[0][::100], sample[1][::20]
+    runs = compare([mnist_loss, cross_entropy_loss], *few, range(2), [0], epochs=2, progress=False)
+    (row,) = difference_table(runs, few[1])
+    of_runs, with_images = ([float(end) for end in row[k].split(" to ")] for k in (3, 5))
+    assert with_images[0] <= of_runs[0] < of_runs[1] <= with_images[1]

@@ -1,4 +1,5 @@
 """What users read: summaries, tables, runs by their coordinates, records; by value."""
+import copy
 import json
 import math
 import os
@@ -9,6 +10,7 @@ from collections import namedtuple
 from datetime import datetime, timedelta, timezone
 
 import matplotlib.colors
+import matplotlib.figure
 import numpy as np
 import pytest
 import torch
@@ -514,3 +516,26 @@ def test_a_machine_without_git(monkeypatch):
     monkeypatch.setattr(results.subprocess, "run", no_git)
     assert results._revision() is None
     results._revision.cache_clear()
+
+
+def test_two_orders_are_already_several():
+    runs = made_up(orders=(0, 1), seeds=(5, 6, 7))
+    assert runs.summary() == results.crossed(runs.table_of())
+
+
+def test_a_run_can_be_copied():
+    run = with_models()[3]
+    again = copy.copy(run)
+    assert again.accuracy.tolist() == run.accuracy.tolist() and again.coords == run.coords
+
+
+def test_a_band_counts_the_models_that_broke():
+    values = torch.tensor([[0.9, 0.8, 0.7], [0.9, torch.nan, torch.nan], [0.9, torch.nan, torch.nan]])
+    figure = matplotlib.figure.Figure()
+    axis = figure.add_subplot()
+    results.draw_band(axis, range(3), values.double(), "a")
+    (label,) = [line.get_label() for line in axis.lines]
+    assert "n = 3, 2 broke" in label
+    values = torch.tensor([[0.9, torch.nan], [0.9, torch.nan], [0.9, torch.nan]])
+    results.draw_band(axis, range(3), values.double(), "b")
+    assert "n = 2, 1 broke" in axis.lines[-1].get_label()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from mnist_ce import training
 from mnist_ce.data import Digits
 from mnist_ce.ensemble import fit_many
 from mnist_ce.losses import cross_entropy_loss, mnist_loss, nll_loss
@@ -815,3 +816,39 @@ def test_a_file_that_holds_more_than_numbers_is_not_opened(few, tmp_path):
     torch.save(torch.load(path, weights_only=True) | dict(record=Stranger()), path)
     with pytest.raises(ValueError, match="run.pt is not a saved run: Weights only load failed"):
         load_runs(path)
+
+
+@pytest.mark.parametrize(
+    "scores, normal",
+    [
+        ([[0.2], [0.9]], True), ([[0.2], [3.0]], False), ([[-0.2], [0.9]], False), ([[0.5], [0.5]], False),
+        ([[0.2, 0.8], [0.9, 0.1]], True), ([[0.2, 0.7], [0.9, 0.1]], False), ([[0.2, 0.8], [1.9, -0.9]], False),
+    ],
+)  # fmt: skip
+def test_what_a_sigmoid_or_a_softmax_could_have_given(scores, normal):
+    assert training._normal(torch.tensor(scores)) == normal
+
+
+def test_scores_that_are_nearly_log_probabilities_are_refused(few):
+    class Shifted(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).log_softmax(1) + 0.3
+
+    with pytest.raises(ValueError, match="nll_loss takes log-probabilities"):
+        fit(nll_loss, *few, epochs=1, lr=0.1, model=Shifted(784, 2), **QUICK)
+
+
+def test_probabilities_may_be_0_and_1(few):
+    class Sure(nn.Linear):
+        def forward(self, x):
+            return (1e6 * super().forward(x)).sigmoid()
+
+    model = Sure(784, 1)
+    assert {0.0, 1.0} <= set(model(few[0].x).unique().tolist())
+    fit(nn.BCELoss(), *few, epochs=1, lr=1e-9, model=model, **QUICK)
+
+
+def test_the_rate_that_was_asked_for_is_recorded(few):
+    slower = lambda parameters, lr: torch.optim.SGD(parameters, lr / 10)
+    run = fit(cross_entropy_loss, *few, epochs=1, lr=0.5, optimizer=slower, **QUICK)
+    assert run.settings["lr"] == 0.5 and run.coords["lr"] == 0.5
