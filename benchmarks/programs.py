@@ -13,7 +13,7 @@ import sys
 import time
 import warnings
 
-import programs_loop
+import programs_loop  # these four fill FAULTY and HEALTHY
 import programs_loss
 import programs_model
 import programs_sound
