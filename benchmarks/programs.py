@@ -24,7 +24,7 @@ __all__ = ["FAULTY", "HEALTHY", "train_briefly"]
 
 
 def train_briefly(p: Program, epochs: int = 3) -> float:
-    """What `validate` says after `epochs` (fewer steps than 150) from a fixed seed."""
+    """What `validate` says after `epochs` from a fixed seed."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(1)

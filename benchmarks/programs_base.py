@@ -71,6 +71,11 @@ def ten_digits() -> Data:
     return tuple(t.clone() for t in drawn_digits(tuple(range(10))))  # type: ignore[return-value]
 
 
+def more_digits() -> Data:
+    """6000 images and 2000 more, for models that need them."""
+    return tuple(t.clone() for t in drawn_digits(tuple(range(10)), (6000, 2000)))  # type: ignore
+
+
 def pictures() -> Data:
     """Images [N, 1, 28, 28] with mean 0 and deviation 1, labels int64 [N]."""
     x, y, xv, yv = ten_digits()
@@ -166,12 +171,13 @@ def mlp(outputs: int = 10, inputs: int = 784, act: type[nn.Module] = nn.ReLU) ->
     return nn.Sequential(nn.Linear(inputs, 100), act(), nn.Linear(100, outputs))
 
 
-def deep(depth: int, act: type[nn.Module] = nn.ReLU, width: int = 64) -> nn.Sequential:
-    """`depth` hidden layers of `width` units."""
+def deep(depth: int, act: type[nn.Module] = nn.ReLU, width: int = 64) -> nn.Module:
+    """`depth` hidden layers of `width` units, drawn as Kaiming did."""
     layers: list[nn.Module] = []
     for i in range(depth):
         layers += [nn.Linear(width if i else 784, width), act()]
-    return nn.Sequential(*layers, nn.Linear(width, 10))
+    net = nn.Sequential(*layers, nn.Linear(width, 10))
+    return initialized(net, nn.init.kaiming_normal_)
 
 
 def cnn(outputs: int = 10) -> nn.Sequential:

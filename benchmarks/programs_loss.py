@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from programs_base import (
     accuracy, adam, binary, binary_accuracy, by_label, close, cnn, conv, faulty, houses, loader,
-    mlp, Net, parts, Program, program, sgd, ten_digits, text, threes_sevens, Words,
+    mlp, Net, parts, program, Program, sgd, ten_digits, text, threes_sevens, Words,
 )
 from torch import Tensor, nn
 from torch.utils.data import DataLoader

@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 from programs_base import (
-    adam, binary, cnn, conv, deep, faulty, flowers, initialized, mlp, Net, Program, program,
-    rings, Rows, sgd, text, Words,
+    adam, binary, cnn, conv, deep, faulty, flowers, initialized, mlp, more_digits, Net, program,
+    Program, rings, Rows, sgd, text, Words,
 )
 from torch import Tensor, nn
 
@@ -54,7 +54,7 @@ def ones_on_a_table() -> Program:
 
 @faulty("large-init")
 def standard_normal() -> Program:
-    """normal_() with its default deviation 1. F 73600."""
+    """normal_() with its default deviation 1. F 73600. hides=True"""
     return program(model=initialized(mlp(), nn.init.normal_), optimizer=sgd(0.01))
 
 @faulty("large-init")
@@ -110,12 +110,13 @@ def keep_probability() -> Program:
 @faulty("vanishing")
 def ten_sigmoids() -> Program:
     """Ten layers of sigmoids. F 59234."""
-    return program(model=deep(10, nn.Sigmoid))
+    return program(model=deep(10, nn.Sigmoid), optimizer=adam())
 
 @faulty("vanishing")
 def tiny_weights() -> Program:
     """Six layers, weights drawn with deviation .001."""
-    return program(model=initialized(deep(6, nn.Tanh), lambda w: nn.init.normal_(w, std=0.001)))
+    model = initialized(deep(6), lambda w: nn.init.normal_(w, std=0.001))
+    return program(model=model, optimizer=adam())
 
 @faulty("vanishing")
 def steep_sigmoids() -> Program:
@@ -123,7 +124,8 @@ def steep_sigmoids() -> Program:
     layers: list[nn.Module] = [nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.Sigmoid()]
     for _ in range(7):
         layers += [nn.Conv2d(8, 8, 3, padding=1), nn.Sigmoid()]
-    return conv(nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * 14 * 14, 10)), optimizer=sgd())
+    return conv(nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * 14 * 14, 10)),
+                optimizer=adam(1e-3))
 
 @faulty("exploding")
 def recurrence_grows() -> Program:
@@ -141,7 +143,7 @@ def recurrence_grows() -> Program:
                 h = F.relu(self.keep(h) + self.read(row))
             return self.head(h)
 
-    return program(model=Recurrent(), optimizer=sgd(0.01))
+    return program(more_digits(), Recurrent(), optimizer=adam(1e-3))
 
 @faulty("exploding")
 def residuals_double() -> Program:
@@ -164,8 +166,8 @@ def residuals_double() -> Program:
 
 @faulty("exploding")
 def gain_of_four() -> Program:
-    """Twelve layers, each drawn four times as wide as Kaiming's."""
-    model = initialized(deep(12), lambda w: nn.init.kaiming_normal_(w).mul_(4))
+    """Eight layers, each drawn four times as wide as Kaiming's."""
+    model = initialized(deep(8), lambda w: nn.init.kaiming_normal_(w).mul_(4))
     return program(model=model, optimizer=adam())
 
 @faulty("unregistered")
@@ -238,7 +240,7 @@ def view_mixes_batch() -> Program:
             out, _ = self.lstm(x.view(28, -1, 28))
             return self.head(out[-1])
 
-    return program(model=Mixed(), optimizer=adam(0.01))
+    return program(more_digits(), Mixed(), optimizer=adam(0.01))
 
 @faulty("rows-mixed")
 def batch_not_first() -> Program:
@@ -275,7 +277,7 @@ def batch_statistics_in_eval() -> Program:
 
 @faulty("rows-mixed")
 def log_softmax_over_batch_in_forward() -> Program:
-    """LogSoftmax(dim=0) is the model's last layer. F 77250."""
+    """LogSoftmax(dim=0) is the model's last layer. F 77250. hides=True"""
     return program(model=nn.Sequential(*mlp(), nn.LogSoftmax(dim=0)), loss=nn.NLLLoss())
 
 @faulty("input-ignored")
@@ -286,7 +288,7 @@ def first_row_only() -> Program:
             out, _ = self.lstm(x.view(-1, 28, 28))
             return self.head(out[:, 0])
 
-    return program(model=First(), optimizer=adam(0.01))
+    return program(more_digits(), First(), optimizer=adam(0.01))
 
 @faulty("input-ignored")
 def layer_norm_of_one() -> Program:

@@ -3,9 +3,9 @@
 import torch
 import torch.nn.functional as F
 from programs_base import (
-    accuracy, adam, augmented, binary, close, cnn, conv, data_alone, deep, drawn_digits, dropping,
-    flowers, healthy, houses, initialized, mlp, Net, normal, Pairs, parts, Program, program, rare,
-    rings, Rows, scheduled, sgd, ten_digits, text, threes_sevens, validation, Words,
+    accuracy, adam, augmented, binary, close, cnn, conv, data_alone, deep, dropping, flowers,
+    healthy, houses, initialized, mlp, more_digits, Net, normal, Pairs, parts, program, Program,
+    rare, rings, Rows, scheduled, sgd, ten_digits, text, threes_sevens, validation, Words,
 )
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, TensorDataset, WeightedRandomSampler
@@ -253,8 +253,7 @@ def mixup() -> Program:
 @healthy()
 def lstm_of_rows() -> Program:
     """An LSTM over rows, its gradients clipped; 6000 images."""
-    x, y, xv, yv = drawn_digits(tuple(range(10)), (6000, 2000))
-    p = program((x.clone(), y.clone(), xv.clone(), yv.clone()), Rows(), optimizer=adam(0.01))
+    p = program(more_digits(), Rows(), optimizer=adam(0.01))
     model, loss, optimizer = parts(p)
 
     def step(xb: Tensor, yb: Tensor) -> None:
