@@ -397,7 +397,7 @@ class Subject:
         scores, labels = self.answers(labels, right, wrong)
         return self.value_and_slopes(scores, labels)[1] * len(labels)
 
-# %% ../nbs/reference/08_case.ipynb #506a9f71
+# %% ../nbs/reference/08_case.ipynb #cfd30c10
 class Case:
     """What a visitor brought, and what was found out about it, each thing once."""
 
@@ -464,11 +464,13 @@ class Case:
         step = self.get("step")
         if step is None or not (self.has("train") or self.has("valid")):
             return None
+        batches = self.batches
         with undisturbed(step, *self.parts), watch() as seen:
+            torch.default_generator.manual_seed(0)
             self.error = None
             try:
                 for k in range(17):
-                    updates, batch = len(seen.of(Update)), self.batches[k % len(self.batches)]
+                    updates, batch = len(seen.of(Update)), batches[k % len(batches)]
                     seen.batch(None, batch)
                     step(*(part.clone() for part in batch))
                     if self.late or k >= 2 and (updates > 2 or k > 3 and not seen.of(Backward)):
@@ -478,6 +480,7 @@ class Case:
         return seen
 
     error: Exception | None = None
+    learns: bool | None = None  # whether a few steps on a batch lower its loss, once that was tried
 
     @property
     def parts(self) -> list[Any]:
@@ -674,11 +677,17 @@ class Case:
         With data, targets come as the data has them; `misread` is set where the loss would do well
         with targets of another form.
         """
+        if self.regression:
+            raise Unseen("the targets are numbers: as a regression it is left alone")
         call, classes = on_copies(self.loss), max(self.columns or self._classes, 2)
         given = None
         if self.as_given is not None and int(self.labels.max()) < classes:  # type: ignore
             mine = on_copies(self.as_given)
             given = best_reading(mine, classes, self.columns, tried=self.tried)
+            if given is not None and self.signed and (given.columns == 1):
+                far = mine(torch.tensor([[-30.0], [30.0]]), torch.tensor([0, 1]))
+                if far.mean() < -1:  # it was meant for 0 and 1: a loss is not below 0
+                    given = None
             if given is not None and given.form == "int [N]":
                 subject = Subject(self.as_given, given)
                 if given.rank() == 0:
@@ -720,22 +729,43 @@ class Case:
         return 2 if self.labels is None else int(self.labels.max()) + 1
 
     @functools.cached_property
-    def as_given(self) -> Callable[[Tensor, Tensor], Any] | None:
-        """The loss of scores and labels, with targets in the form in which the data has them."""
+    def regression(self) -> bool:
+        """Whether the data's targets are numbers, and no classes."""
         try:
             _, y = self.first
-            labels = self.labels
+        except (Unseen, Misfit):
+            return False
+        return self.labels is None and y.is_floating_point()
+
+    @functools.cached_property
+    def signed(self) -> bool:
+        """Whether the data's targets are -1 and 1."""
+        with contextlib.suppress(Unseen, Misfit):
+            return bool((self.first[1] == -1).any())
+        return False
+
+    @functools.cached_property
+    def targets(self) -> Tensor | None:
+        """What the data has as the target of label 0, 1, 2 …; None where its labels are not known."""
+        try:
+            _, y = self.first
         except (Unseen, Misfit):
             return None
-        if labels is None:
+        if self.labels is None:
             return None
-        y, loss = y.detach().cpu(), self.loss
+        y = y.detach().cpu()
         if y.ndim == 2 and y.shape[1] > 1:
-            rows = torch.eye(y.shape[1], dtype=y.dtype)
-        else:
-            signed = (y == -1).any()
-            rows = torch.arange(1000).view(-1, *y.shape[1:]).to(y.dtype)
-            rows = 2 * rows - 1 if signed else rows
+            return torch.eye(y.shape[1], dtype=y.dtype)
+        rows = torch.arange(10_000).view(-1, *y.shape[1:]).to(y.dtype)
+        return 2 * rows - 1 if self.signed else rows
+
+    @functools.cached_property
+    def as_given(self) -> Callable[[Tensor, Tensor], Any] | None:
+        """The loss of scores and labels, with targets in the form in which the data has them."""
+        rows = self.targets
+        if rows is None:
+            return None
+        loss = self.loss
         return lambda z, idx: loss(z, rows[idx])
 
 

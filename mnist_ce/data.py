@@ -907,6 +907,14 @@ def _keys(rows: np.ndarray) -> list[bytes]:
     return whole.view(f"V{whole.shape[1] * whole.itemsize}").ravel().tolist()
 
 
+def _rich(rows: np.ndarray) -> bool:
+    """Whether no two rows could be alike by chance: most of all their numbers are different ones,
+    or most rows hold many."""
+    some = rows[:200]
+    different = len(np.unique(some)) > 0.3 * some.size
+    return different or bool(np.median([len(np.unique(row)) for row in some]) >= 32)
+
+
 def _seen(train: torch.Tensor, valid: torch.Tensor) -> tuple[int, int]:
     """How many of at most 2000 rows of `valid` are rows of `train`, 0 if chance explains it."""
     step, middle = -(-len(valid) // 2000), train.shape[1] // 2
@@ -921,6 +929,8 @@ def _seen(train: torch.Tensor, valid: torch.Tensor) -> tuple[int, int]:
     if seen <= 0.01 * len(checked):
         return 0, len(checked)
     if train.shape == valid.shape and torch.equal(train.cpu(), valid.cpu()):
+        return seen, len(checked)
+    if _rich(looked_up):
         return seen, len(checked)
     copies = Counter(_keys(rows))
     repeated = sum(count for count in copies.values() if count > 1)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'OF_LOSS', 'OF_MATCH', 'Proved']
 
-# %% ../nbs/reference/09_loss_checks.ipynb #a2977d98
+# %% ../nbs/reference/09_loss_checks.ipynb #99b60333
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +21,7 @@ from mnist_ce.case import (
     Subject,
     Unseen,
     columns_of,
+    labels_in,
     number,
     on_copies,
     shown,
@@ -29,7 +30,7 @@ from mnist_ce.case import (
 from .scores import FORMS, as_kind, examples, readings
 from .watch import first_tensor, watch
 
-# %% ../nbs/reference/09_loss_checks.ipynb #5803584d
+# %% ../nbs/reference/09_loss_checks.ipynb #af7fc8a4
 def _unreadable(case: Case) -> tuple[str, Finding]:
     """The one fault of a loss that can be read in no way: its cause, and what was seen."""
     loss = case.as_given or case.loss
@@ -39,14 +40,21 @@ def _unreadable(case: Case) -> tuple[str, Finding]:
     numbers = "returns float", "returns int", "returns ndarray"
     bare = [way for way, why in tried.items() if any(word in why for word in numbers)]
     infinite = [way for way, why in tried.items() if "not finite" in why]
+    wide = tried.get(f"{columns_of(classes)} of logits, targets int [N]", "")
+    if "out of bounds" in wide or "out of range" in wide:
+        fix = "columns count from 0: pass the labels as they are, 0 to C - 1"
+        return "target-form", Finding("fail", f"labels from 0 to {classes - 1}: {wide}", fix)
     for reading in readings(call, classes, case.columns):
         way = f"{columns_of(reading.columns)}, targets {reading.form}"
         if len(reading.dead) == len(examples(reading.columns)[1].unique()):
             cut.append(way)
+            continue
         if reading.reduction == "mixed" and "C" not in reading.form and _is_table(call, reading):
             why = f"{way}: the loss stays the same when the targets change places"
             fix = "give scores and targets one shape: targets.view_as(scores), or scores.squeeze(1)"
             return "broadcast", Finding("fail", f"{why}, so every score meets every target", fix)
+    if case.columns is None and "it does not fall" in wide:
+        cut = [way for way in cut if way.startswith(columns_of(classes))]
     if cut or bare:
         why = f"{cut[0]}: its gradient is cut or 0" if cut else tried[bare[0]]
         fix = "no .item(), .detach(), float(), argmax, round or comparison on the way to the loss"
@@ -91,8 +99,13 @@ class Proved(Exception):
         super().__init__(finding.why)
         self.finding = finding
 
-# %% ../nbs/reference/09_loss_checks.ipynb #a2658c1a
+# %% ../nbs/reference/09_loss_checks.ipynb #6814bceb
 def _target_form(case: Case) -> Finding | None:
+    if case.scored and case.columns == 1 and case.labels is not None and case.labels.max() > 1:
+        if _as_numbers(case):
+            why = "labels are taken for numbers: for target 3 a score of 3 is best, and 2 and 4 are "
+            fix = "a column per class and F.cross_entropy: digits are names, a 4 is no better 3"
+            return Finding("fail", f"{why}the next best", fix)
     it = _of(case, "target-form")
     reading = it.reading
     if case.misfit:
@@ -149,11 +162,13 @@ def _shifted(case: Case) -> tuple[str, str] | None:
     fix = "columns count from 0: pass the labels as they are, 0 to C - 1"
     return f"{why}{f', {by}, and so on' if by else ''}", fix
 
-# %% ../nbs/reference/09_loss_checks.ipynb #e074efdf
+# %% ../nbs/reference/09_loss_checks.ipynb #5d521556
 def _rises(case: Case) -> Finding | None:
     it = _of(case, "sign")
-    if it.reading.direction != "rises":
+    if it.reading.direction != "rises" or _climbs(case):
         return None
+    if _humped(it):
+        raise Unseen("see weak-pull")
     for label in it.labels:
         worse, better = (it.answers([label] * 2, right) for right in (0, 1))
         before, after = it.mean(*worse), it.mean(*better)
@@ -165,8 +180,25 @@ def _rises(case: Case) -> Finding | None:
             )
     return Finding("fail", "its gradient pulls the right answer's score down, for every class")
 
-# %% ../nbs/reference/09_loss_checks.ipynb #f011c2fe
+# %% ../nbs/reference/09_loss_checks.ipynb #f8e5615d
+def _climbs(case: Case) -> bool:
+    """Whether the optimizer maximizes."""
+    try:
+        groups = getattr(case.optimizer, "param_groups", [])
+    except Unseen:
+        return False
+    return any(group.get("maximize") for group in groups)
+
+
+def _humped(it: Subject) -> bool:
+    """Whether the loss is no larger for wrong answers, however sure, than for right ones."""
+    right, even, wrong = _limits(it)
+    return right == right and wrong == wrong and even > max(right, wrong) and wrong <= right + 1e-6
+
+# %% ../nbs/reference/09_loss_checks.ipynb #ca203dfc
 def _not_finite(case: Case) -> Finding | None:
+    if case.regression:
+        return _not_finite_of_numbers(case)
     it = _of(case, "not-finite")
     for size in (100, 150, 10_000):
         for right, wrong in ((size, 0), (0, size)):
@@ -190,7 +222,22 @@ def _not_finite(case: Case) -> Finding | None:
                 return Finding("fail", why)
     return None
 
-# %% ../nbs/reference/09_loss_checks.ipynb #96c9b829
+# %% ../nbs/reference/09_loss_checks.ipynb #4bab2d15
+def _not_finite_of_numbers(case: Case) -> Finding | None:
+    """The same where targets are numbers: outputs equal to them, and far away."""
+    (_, y), out = case.first, case.trace[0].detach().cpu()
+    y = y.detach().cpu()
+    for what, z in ("equal to", y), ("10000 away from", y + 1e4):
+        z = z.reshape(out.shape).clone().requires_grad_() if y.numel() == out.numel() else out
+        value = on_copies(case.get("loss") or case.loss)(z, y).mean()
+        (slope,) = torch.autograd.grad(value, z, allow_unused=True)
+        if slope is not None and not (value.isfinite() and slope.isfinite().all()):
+            why = f"outputs {what} their targets: loss {number(value)}, gradient {shown(slope[:1])}"
+            fix = "add a small number under the root, or take the loss without it"
+            return Finding("fail", why, fix)
+    return None
+
+# %% ../nbs/reference/09_loss_checks.ipynb #31aa2aa8
 _SQUASH = dict(
     softmax="softmax", sigmoid="sigmoid", tanh="tanh", hardtanh="a clamp", clamp="a clamp",
     clip="a clamp", relu="ReLU", relu6="ReLU6", hardsigmoid="hardsigmoid", clamp_min="a clamp",
@@ -214,12 +261,17 @@ def _squashes(it: Subject) -> tuple[str, bool]:
         if given is None or id(given) not in known:
             continue
         name = call.function.__name__.rstrip("_")
-        if first and name in _NORMALISE:
-            return first, True
+        if name in _NORMALISE and (first or name != "softmax"):
+            return (first, True) if _meets(first, name) else ("sigmoid first", True)
         if name in _SQUASH and not first:
             first = _SQUASH[name]
         known.update(id(t) for t in (call.out if isinstance(call.out, tuple) else (call.out,)))
     return first, False
+
+
+def _meets(first: str, second: str) -> bool:
+    """Whether a sigmoid comes before another one: before a softmax it is a squash like others."""
+    return first != "sigmoid" or second in ("binary_cross_entropy_with_logits", "logsigmoid")
 
 
 def _limits(it: Subject) -> tuple[float, float, float]:
@@ -262,6 +314,7 @@ def _bounded(case: Case) -> Finding | None:
     first, again = _squashes(it)
     if right > 0.02 * abs(even) and wrong == wrong and first not in ("softmax", "sigmoid", ""):
         row = shown(it.answers([it.alive], 40)[0][0])
+        first = first.removesuffix(" first")
         why = f"logits {row}, target {it.alive}: the loss is still {number(right)}: {first} first"
         return Finding("fail", why)
     if it.reading.columns > 1 and first in ("ReLU", "ReLU6", "a clamp", "a threshold"):
@@ -273,20 +326,24 @@ def _bounded(case: Case) -> Finding | None:
             return Finding("fail", why)
     return None
 
-# %% ../nbs/reference/09_loss_checks.ipynb #06dde89b
+# %% ../nbs/reference/09_loss_checks.ipynb #d2599958
 def _weak_pull(case: Case) -> Finding | None:
     it = _of(case, "weak-pull")
-    if it.reading.direction != "falls":
+    fix = "cross entropy of raw scores pulls hardest where the answer is most wrong"
+    if it.reading.direction == "rises" and _humped(it) and not _climbs(case):
+        right, even, wrong = map(number, _limits(it))
+        why = f"{wrong} for sure and wrong answers, {right} for right ones, {even} in between: "
+        return Finding("fail", f"{why}wrong answers are not pulled back", fix)
+    if it.reading.direction not in ("falls", "falls for some"):
         return None
     size = lambda gap: float(it.slopes([it.alive] * 2, 0, gap).abs().sum())
-    pulls = {gap: size(gap) for gap in (0.0, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0)}
+    pulls = {gap: size(gap) for gap in (-5.0, -2.0, -0.5, 0.0, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0)}
     most = max(pulls.values())
     lost = [gap for gap in (3.0, 5.0, 7.0, 10.0) if pulls[gap] == 0]
-    fix = "cross entropy of raw scores pulls hardest where the answer is most wrong"
     if lost and most > 0:
         row = shown(it.answers([it.alive], 0, lost[0])[0][0])
-        why = f"{it.kind} {row}, target {it.alive}: the gradient is 0, at even scores "
-        return Finding("warn", f"{why}{number(pulls[0.0])}", fix)
+        why = f"{it.kind} {row}, target {it.alive}: the gradient is 0, elsewhere up to "
+        return Finding("fail" if lost[0] < 5 else "warn", f"{why}{number(most)}", fix)
     if not case.scored or case.labels is None or it.kind != "logits" or case.misfit:
         return None
     z, y = case.z, case.labels
@@ -294,6 +351,8 @@ def _weak_pull(case: Case) -> Finding | None:
         return None
     answered = (z > 0).long().view(-1) if z.shape[1] == 1 else z.argmax(1)
     wrong = answered != y
+    for label in it.reading.dead:
+        wrong &= y != label
     if wrong.sum() < 4:
         return None
     value, slopes = it.value_and_slopes(z[wrong], y[wrong])
@@ -328,7 +387,7 @@ def _no_gradient(case: Case) -> Finding | None:
     _of(case, "no-gradient")
     return None
 
-# %% ../nbs/reference/09_loss_checks.ipynb #b835ecf2
+# %% ../nbs/reference/09_loss_checks.ipynb #4ef49905
 def _mixes(case: Case) -> Finding | None:
     it = _of(case, "loss-mixes-rows")
     if it.reading.reduction != "mixed":
@@ -351,6 +410,8 @@ def _sums(case: Case) -> Finding | None:
     it = _of(case, "sum-for-mean")
     if it.reading.reduction != "sum":
         return None
+    if case.has("optimizer") and case.has("train") and case.learns is not False:
+        return Finding("pass", "note: it sums over the batch, and the learning rate suits that")
     scores, labels = it.answers([it.alive] * 3, 0)
     once = it.raw(scores, labels)
     twice = it.raw(torch.cat([scores] * 2), torch.cat([labels] * 2))
@@ -358,6 +419,8 @@ def _sums(case: Case) -> Finding | None:
 
 
 def _broadcasts(case: Case) -> Finding | None:
+    if case.regression:
+        return _numbers_meet_all(case)
     it = _of(case, "broadcast")
     if case.as_given is not None:
         if case.misread and _meets_all(case):
@@ -366,8 +429,28 @@ def _broadcasts(case: Case) -> Finding | None:
             why += "when the targets change places, so every score meets every target"
             fix = f"hand it targets {it.reading.form}: yb.view_as(scores)"
             return Finding("fail", why, fix)
+    return None
+
+
+def _numbers_meet_all(case: Case) -> Finding | None:
+    """The same where targets are numbers."""
+    (_, y), z = case.first, case.trace[0].detach()
+    if y.shape == z.shape or y.numel() != z.numel() or len(y) < 4:
         return None
-    if "C" in it.reading.form:
+    try:
+        own, moved = (float(case.get("loss")(z, part).mean()) for part in (y, y.roll(1, 0)))
+    except Exception:  # a refusal is a clear answer
+        return None
+    if abs(own - moved) > 1e-6 * abs(own):
+        return None
+    why = f"outputs {list(z.shape)} meet targets {list(y.shape)}: {number(own)}, and the same when "
+    fix = "give both one shape: loss(model(xb), yb.view(-1, 1)), or model(xb).squeeze(1)"
+    return Finding("fail", f"{why}the targets change places: each meets each", fix)
+
+
+def _could_broadcast(case: Case) -> Finding | None:
+    it = _of(case, "broadcast")
+    if case.as_given is not None or "1]" not in it.reading.form:
         return None
     n = 3 if it.reading.columns != 3 else 4
     labels = torch.tensor([it.alive] * (n - 1) + [(it.alive + 1) % len(it.labels)])
@@ -397,12 +480,54 @@ def _hides_nan(case: Case) -> Finding | None:
         return None
     if out.isnan().any():
         return None
-    # Of torch's own margin losses that is known; somebody's mask of NaN is a choice to undo.
-    own = type(case.get("loss")).__module__.startswith("torch.nn")
     why = f"{it.kind} {shown(scores[0])}: the loss is {number(out.mean())}"
-    return Finding("warn" if own else "fail", why)
+    if type(case.get("loss")).__module__.startswith("torch.nn"):
+        return Finding("pass", f"note: {why}, as in all of torch's margin losses")
+    return Finding("fail", why)
 
-# %% ../nbs/reference/09_loss_checks.ipynb #e93bf6b8
+# %% ../nbs/reference/09_loss_checks.ipynb #460e0fe3
+def _all_labels(case: Case) -> Tensor | None:
+    """The labels of a sample, or of the batch."""
+    if case.labels is None:
+        return None
+    try:
+        known = labels_in(case.sample[1]) if case.has("train") else None
+    except Unseen:
+        known = None
+    known = case.labels if known is None else torch.cat([known, case.labels])
+    return known[known >= 0]
+
+
+def _one_softmax(case: Case) -> bool:
+    """Whether one column meets a softmax, in the model or in the loss."""
+    z = case.z
+    if case.ending == "softmax" and (z == 1).all() or case.ending == "log_softmax":
+        return True
+    if not case.has("loss") or case.regression or case.labels is None:
+        return False
+    try:
+        _, y = case.first
+        values = [float(case.loss(s, y.cpu()).mean()) for s in (z, -3 * z + 1, z.flip(0) * 5)]
+    except Exception:  # another experiment tells
+        return False
+    return values[0] == values[1] == values[2]
+
+
+def _as_numbers(case: Case) -> bool:
+    """Whether the loss takes labels for numbers: lowest where the score equals the label."""
+    if case.as_given is None:
+        return False
+    try:
+        for k in 2, 3, 5:
+            y = torch.tensor([k, k])
+            at = [float(case.as_given(torch.full((2, 1), v), y).mean()) for v in (k - 1.0, k, k + 1.0)]
+            if not at[1] < min(at[0], at[2]):
+                return False
+    except Exception:  # it does not take them
+        return False
+    return True
+
+
 def _columns(case: Case) -> Finding | None:
     labels = case.labels
     if case.has("model") or case.has("run"):
@@ -415,22 +540,32 @@ def _columns(case: Case) -> Finding | None:
         if case.get("columns") not in (None, c):
             why = f"columns={case.get('columns')}, and the model gives {c}"
             return Finding("fail", why, f"pass columns={c}")
-        if labels is not None and labels.max() >= max(c, 2):
-            why = f"a label is {labels.max()}, the model gives {columns_of(c)}"
+        if c == 1 and _one_softmax(case):
+            why = "softmax of one column is 1 whatever the score: no gradient"
+            fix = "two columns, or one with binary_cross_entropy_with_logits"
+            return Finding("fail", why, fix)
+        every = _all_labels(case)
+        if every is not None and every.max() >= max(c, 2):
+            outside = every[every >= max(c, 2)]
+            usual = len(outside) / len(outside.unique()) > 0.3 * len(every) / len(every.unique())
+            if c == 1 and _as_numbers(case):
+                raise Unseen("see target-form")
+            if c > 1 and (not usual or len(every.unique()) <= c):
+                raise Unseen("see bad-data")
+            why = f"a label is {outside[0]}, the model gives {columns_of(c)}"
             return Finding("fail", why, "one column per class, or one for two classes")
+        if every is not None and len(every) > 3 * c / 2 and c > 2 * (int(every.max()) + 1) > 2:
+            why = f"labels go from 0 to {int(every.max())}, the model gives {columns_of(c)} (limit "
+            return Finding("warn", f"{why}twice as many)", "a last layer with a column per class")
         if len(z) != len(case.first[0]):
             why = f"the model gives {list(z.shape)} for {len(case.first[0])} inputs"
             return Finding("fail", why, f"its scores must be [{len(case.first[0])}, C]")
-    if case.has("loss") and case.subject is not None and case.misfit:
+    if case.has("loss") and not case.regression and case.subject is not None and case.misfit:
         takes = columns_of(case.subject.reading.columns)
         asked = columns_of(case.columns) if case.columns else f"{case._classes} classes"
         why = f"{case.loss_name} can be called with {takes}, not with {asked}"
         fix = "let the model end in as many columns as the loss takes, or change the loss"
         return Finding("fail", why, fix)
-    if case.scored and case.has("loss") and case.subject is not None:
-        it, c = case.subject, case.z.shape[1]
-        if c == 1 and it.kind == "logits" and not it.slopes([0, 1], 0).any():
-            return Finding("fail", "softmax of one column is 1 whatever the score: no gradient")
     return Finding("pass", f"[N, {case.z.shape[1]}]") if case.scored else None
 
 
@@ -442,7 +577,7 @@ def _twice_by_model(case: Case) -> Finding | None:
     span = f"outputs from {number(low)} to {number(high)}"
     fix = "give the loss the raw scores: no softmax or sigmoid at the end of the model"
     again = _normalises(it)
-    if case.ending in ("softmax", "sigmoid") and again:
+    if case.ending == "softmax" and again or case.ending == "sigmoid" and _meets("sigmoid", again):
         return Finding("fail", f"{case.ending} made the {span}, and the loss normalises again", fix)
     if low < 0 or high > 1 or not again:
         return None
@@ -460,9 +595,10 @@ def _twice_by_model(case: Case) -> Finding | None:
 
 def _bounded_by_model(case: Case) -> Finding | None:
     z, it, ending = case.z, _of(case, "bounded-scores"), case.ending
-    if it.kind != "logits" or ending not in _SQUASH or ending in ("softmax", "sigmoid"):
+    again = _normalises(it)
+    if it.kind != "logits" or ending not in _SQUASH or ending == "softmax":
         return None
-    if not _normalises(it):
+    if not again or ending == "sigmoid" and _meets("sigmoid", again):
         return None  # a squared error may be one of squashed scores
     zeros = (z == 0).float().mean()
     why = f"{_SQUASH[ending]} makes the outputs: from {number(z.min())} to {number(z.max())}"
@@ -471,12 +607,33 @@ def _bounded_by_model(case: Case) -> Finding | None:
     return Finding("fail", why, "let the model end in its last linear layer")
 
 
-def _normalises(it: Subject) -> bool:
-    """Whether the loss turns raw scores into probabilities itself."""
+def _normalises(it: Subject) -> str:
+    """By which function the loss turns raw scores into probabilities itself; "" if it does not."""
     scores, labels = it.answers(list(it.labels), 1)
     with watch() as seen:
         it.direct(scores, FORMS[it.reading.form](labels, scores))
-    return any(call.function.__name__ in _NORMALISE for call in seen.calls)
+    names = (call.function.__name__ for call in seen.calls)
+    return next((name for name in names if name in _NORMALISE), "")
+
+
+def _no_logarithms(case: Case) -> Finding | None:
+    """A loss, or a step, that itself hands something else than log-probabilities to NLL or KL."""
+    fix = "F.nll_loss(F.log_softmax(scores, 1), y), or F.cross_entropy(scores, y)"
+    it = _of(case, "nll-input")
+    if it.reading.reduction == "mixed":
+        raise Unseen("see loss-mixes-rows")
+    scores, labels = it.answers(list(it.labels) * 3, 0.7)
+    scores = scores + 0
+    with watch() as seen:
+        it.direct(scores, FORMS[it.reading.form](labels, scores))
+    for call in seen.calls:
+        name, given = call.function.__name__, first_tensor((call.args, call.kwargs))
+        if name not in ("nll_loss", "kl_div") or given is None or given.ndim != 2:
+            continue
+        off = float((given.exp().sum(1) - 1).abs().max())
+        if given is not scores and off > 1e-3:
+            return Finding("fail", f"{name} gets {shown(given[0])}, whose exp do not sum to 1", fix)
+    return None
 
 
 def _nll_input(case: Case) -> Finding | None:
@@ -497,19 +654,21 @@ def _nll_input(case: Case) -> Finding | None:
         return Finding("warn", why, fix)
     return None
 
-# %% ../nbs/reference/09_loss_checks.ipynb #e008285a
+# %% ../nbs/reference/09_loss_checks.ipynb #5296fa81
 _RAW = "F.cross_entropy of raw scores; by hand: log_softmax, not softmax and log"
 _NO_SQUASH = "give the loss the raw scores: no softmax, sigmoid, ReLU or clamp before it"
 
 COLUMNS = [
     Experiment("columns", "columns fit the classes and the loss", "", _columns,
-               explains="target-form no-gradient sign dead-class"),
+               explains="target-form no-gradient sign dead-class split-differs input-ignored"),
 ]  # fmt: skip
 OF_LOSS = [
+    Experiment("nll-input", "NLL of log-probabilities", "loss", _no_logarithms, "",
+               "weak-pull sign softmax-twice bounded-scores metric-wrong"),
     Experiment("broadcast", "no silent broadcast", "loss", _broadcasts,
                explains="target-form loss-mixes-rows dead-class sign"),
     Experiment("target-form", "how it is called", "loss", _target_form,
-               explains="dead-class sign weak-pull"),
+               explains="dead-class sign weak-pull metric-wrong nll-input"),
     Experiment("sign", "right scores lower it", "loss", _rises,
                "return minus the loss: descent makes it small", "not-finite lr-large"),
     Experiment("no-gradient", "a gradient at all", "loss", _no_gradient),
@@ -517,23 +676,25 @@ OF_LOSS = [
                "softmax over the classes, softmax(1), not over the batch, softmax(0)",
                "softmax-twice dead-class"),
     Experiment("softmax-twice", "softmax taken once", "loss", _twice, _NO_SQUASH,
-               "bounded-scores weak-pull lr-small vanishing"),
+               "bounded-scores weak-pull lr-small vanishing metric-wrong"),
     Experiment("not-finite", "finite at ±10,000", "loss", _not_finite, _RAW, "weak-pull lr-large"),
     Experiment("bounded-scores", "scores come as they are", "loss", _bounded, _NO_SQUASH,
                "weak-pull dead-class"),
     Experiment("dead-class", "a gradient per class", "loss", _dead,
-               "look for detach, where, a mask, a class weight of 0 or ignore_index"),
+               "look for detach, where, a mask, a class weight of 0 or ignore_index", "weak-pull"),
     Experiment("hides-nan", "NaN gives NaN", "loss", _hides_nan,
                "leave out nan_to_num, nanmean and masks of NaN: a dead model must show"),
-    Experiment("weak-pull", "wrong answers pull", "loss", _weak_pull),
+    Experiment("weak-pull", "wrong answers pull", "loss", _weak_pull, "",
+               "no-gradient dead-class"),
     Experiment("sum-for-mean", "a mean, not a sum", "loss", _sums,
                "reduction='mean', or divide the learning rate by the batch size", "lr-large"),
+    Experiment("broadcast", "no trap for targets [N]", "loss", _could_broadcast),
 ]  # fmt: skip
 OF_MATCH = [
     Experiment("softmax-twice", "softmax taken once", "loss model", _twice_by_model, "",
-               "bounded-scores weak-pull lr-small vanishing"),
+               "bounded-scores weak-pull lr-small vanishing metric-wrong"),
     Experiment("bounded-scores", "raw scores", "loss model", _bounded_by_model, "",
                "weak-pull dead-class dead-units"),
     Experiment("nll-input", "scores of the loss's kind", "loss model", _nll_input, "",
-               "large-init weak-pull sign lr-large exploding"),
+               "large-init weak-pull sign lr-large exploding metric-wrong"),
 ]  # fmt: skip

@@ -31,7 +31,7 @@ from .metrics import Whole, as_metric
 from .scores import Kind, as_kind, name_of
 from .watch import first_tensor, undisturbed, watch
 
-# %% ../nbs/reference/10_metric_checks.ipynb #6bca433a
+# %% ../nbs/reference/10_metric_checks.ipynb #00090eea
 def _marked(labels: Tensor, size: float, columns: int) -> Tensor:
     """Logits [N, C]: `size` for each example's label, minus `size` for the others."""
     return size * answers(labels, 1, -1 if columns > 1 else 0, columns)
@@ -57,6 +57,10 @@ def _misjudges(metric: Whole, columns: int, kind: Kind) -> str:
         values.append(scored[0])
     if abs(values[0] - values[1]) < 1e-6 and values[0] < 1 - 1e-6:
         return f"{len(labels)} right answers score {number(values[0])}, however sure they are"
+    some = torch.linspace(0.1, 6, len(labels)).view(-1, 1)
+    mixed = metric.value(as_kind(some * _marked(labels, 1, columns), kind), labels.view(metric.form))
+    if abs(values[0] - values[1]) < 1e-6 and abs(mixed - values[0]) > 1e-6:
+        return f"{len(labels)} right answers, some surer than others, score {number(mixed)}"
     return ""
 
 
@@ -75,7 +79,14 @@ class _Read:
 
     def __init__(self, case: Case):
         function, it = case.get("metric"), case.subject if case.has("loss") else None
-        self.name, self.call = name_of(function), on_copies(function)
+        self.name = name_of(function)
+        rows = case.targets
+        if rows is None:
+            self.call = on_copies(function)
+        else:  # scores as the model gives them, targets as the data has them
+            flat = case.scored and case.trace[0].ndim == 1
+            shaped = lambda z: z.view(-1) if flat else z
+            self.call = on_copies(lambda z, y: function(shaped(z), rows[y.view(-1)]))
         known = case.columns or (it.reading.columns if it else None)
         self.kind: Kind = it.kind if it else "logits"
         self.sure, self.why, self.reverse = it is not None, "", ""
@@ -99,6 +110,8 @@ class _Read:
 
 
 def _read(case: Case) -> _Read:
+    if case.regression:
+        raise Unseen("the targets are numbers: a regression's metric is left alone")
     if not hasattr(case, "metric_read"):
         case.metric_read = _Read(case)  # type: ignore
     return case.metric_read  # type: ignore
@@ -158,6 +171,8 @@ def _batches(case: Case) -> Finding | None:
 
 
 def _nan(case: Case) -> Finding | None:
+    if case.regression:
+        return _nan_of_numbers(case)
     it, metric = _read(case), _sound(case)
     if it.why:
         raise Unseen("see metric-wrong")
@@ -182,7 +197,22 @@ def _nan(case: Case) -> Finding | None:
     dead = metric.value(holed, labels.view(metric.form))
     return Finding("pass", f"note: a model that gives only NaN would score {number(dead)}")
 
-# %% ../nbs/reference/10_metric_checks.ipynb #38776d74
+# %% ../nbs/reference/10_metric_checks.ipynb #7d515b81
+def _nan_of_numbers(case: Case) -> Finding | None:
+    y = case.first[1].detach().cpu()
+    y = y.view(case.trace[0].shape) if y.numel() == case.trace[0].numel() else y
+    holed, call = y.clone(), on_copies(case.get("metric"))
+    holed[0] = torch.nan
+    try:
+        best, value = float(call(y, y)), float(call(holed, y))
+    except Exception:  # a refusal is a clear answer
+        return None
+    if value != value or abs(value - best) > 1e-6 * max(1, abs(best)):
+        return None
+    why = f"{len(y)} outputs that equal their targets: {number(best)}; with one of them NaN the same"
+    return Finding("fail", why)
+
+# %% ../nbs/reference/10_metric_checks.ipynb #b3936b3d
 class _Validation:
     """A validation with answers made up: called as `scored(size)`, it returns its number."""
 
@@ -268,6 +298,9 @@ def _validates_wrong(case: Case) -> Finding | None:
             told_size = "" if size == 4 else f" of scores ±{size}"
             fix = "compare scores.argmax(1) with targets [N], or scores > 0 of one column"
             return Finding("fail", f"{seen}{told_size}", fix)
+        full = max(it.counts) * len(it.counts)
+        if full != n and min(abs(right - n / full), abs(right - n / (full - max(it.counts)))) < 1e-6:
+            raise Unseen("see metric-batches")
         if right > 1 + 1e-6 and abs(right - 100) > 1e-4:
             return Finding("fail", seen, "divide the number of right answers by the number of all")
         values.append(right)
@@ -279,19 +312,46 @@ def _validates_wrong(case: Case) -> Finding | None:
 def _validates_batches(case: Case) -> Finding | None:
     if case.labels is None:
         raise Unseen("only a validation of classes can be judged")
-    best, it = _validation(case)(4.0)
+    it, batches = _Validation(case), []  # type: _Validation, list[Tensor]
+
+    def right(labels: Tensor, k: int) -> Tensor:
+        batches.append(labels)
+        return _marked(labels, 4, it.columns)
+
+    best = it.scored(right)
     counts, n = it.counts, sum(it.counts)
-    if len(counts) < 2 or abs(best - 1) > 1e-6 and abs(best - 100) > 1e-4:
-        return None
-    last = len(counts) - 1
-    value = it.scored(lambda y, k: _marked(y, -4.0 if k == last else 4.0, it.columns)) / best
-    pooled = 1 - counts[-1] / n
-    if abs(value - pooled) < 1e-6 or abs(value - (1 - 1 / len(counts))) > 1e-6:
-        return None
-    why = f"validate() with wrong answers in the last batch alone, {counts[-1]} of {n}: "
-    why += f"{number(value)}, over examples {number(pooled)}"
     fix = "sum the right answers over all batches, then divide by the number of examples"
-    return Finding("fail", why, fix)
+    if len(counts) < 2:
+        return None
+    if abs(best - 1) > 1e-6 and abs(best - 100) > 1e-4:
+        full = max(counts) * len(counts)
+        if full != n and min(abs(best - n / full), abs(best - n / (full - max(counts)))) < 1e-6:
+            why = f"validate() gives {number(best)} for {n} right answers in batches of {max(counts)}: "
+            return Finding("fail", f"{why}it divides by full batches", fix)
+        return None
+    # As many wrong answers of the same labels, first in the last batch, then among the others.
+    own = batches[-1]
+    before = torch.cat(batches[:-1])
+    elsewhere = torch.zeros(len(before), dtype=torch.bool)
+    for label, count in zip(*(part.tolist() for part in own.unique(return_counts=True))):
+        elsewhere[(before == label).nonzero().view(-1)[:count]] = True
+    if int(elsewhere.sum()) != len(own):
+        return None
+    parts = [*elsewhere.split([len(b) for b in batches[:-1]]), torch.zeros(len(own)).bool()]
+    last = [torch.zeros(len(b)).bool() for b in batches[:-1]] + [torch.ones(len(own)).bool()]
+
+    def wrong_where(masks: list[Tensor]) -> float:
+        def make(labels: Tensor, k: int) -> Tensor:
+            sign = 1 - 2 * masks[k].float() if len(masks[k]) == len(labels) else torch.ones(len(labels))
+            return sign.view(-1, 1) * _marked(labels, 4, it.columns)
+
+        return it.scored(make)
+
+    first, then = wrong_where(last), wrong_where(parts)
+    if abs(first - then) < 1e-6 * max(1, abs(first)):
+        return None
+    why = f"validate() with {len(own)} of {n} answers wrong: {number(first)} where they are the last "
+    return Finding("fail", f"{why}batch, {number(then)} where they are in others", fix)
 
 
 def _validates_nan(case: Case) -> Finding | None:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OF_MODEL', 'off_scale']
 
-# %% ../nbs/reference/11_model_checks.ipynb #7b0d4737
+# %% ../nbs/reference/11_model_checks.ipynb #1f6d6ffa
 import contextlib
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .case import Case, Experiment, Finding, Unseen, labels_in, number, shown
-from .watch import Layer, first_tensor
+from .watch import Layer, first_tensor, watch
 
 # %% ../nbs/reference/11_model_checks.ipynb #25ca33a7
 def _module(case: Case) -> nn.Module:
@@ -69,7 +69,7 @@ def _gradients(case: Case) -> list[Tensor | None]:
 def _name_of(case: Case, weight: Tensor) -> str:
     return next((n for n, p in _module(case).named_parameters() if p is weight), "a weight")
 
-# %% ../nbs/reference/11_model_checks.ipynb #f8b64ba2
+# %% ../nbs/reference/11_model_checks.ipynb #2d2e9b3a
 def _random(case: Case) -> Finding | None:
     x, _ = case.first
     with case.resting(), torch.no_grad():
@@ -86,19 +86,20 @@ def _mixes(case: Case) -> Finding | None:
     x, _ = case.first
     if len(x) < 3 or _random(case) is not None:
         return None
-    other = x.clone()
-    other[1:] = x[1:2]
-    if torch.equal(other, x):
-        return None
-    with _stirred(case), torch.no_grad():
-        first, then = _output(case, x), _output(case, other)
-    if len(first) != len(x) or not first.isfinite().all():
-        return None
-    near = 1e-4 * max(1e-3, float(first.abs().max()))
-    if torch.allclose(first[0], then[0], rtol=1e-3, atol=near):
-        return None
-    why = f"in eval mode, row 0 gives {shown(first[0])}, and {shown(then[0])} when the other rows "
-    return Finding("fail", f"{why}of the batch change")
+    for row in 0, len(x) - 1:
+        other = x[1:2].expand_as(x).clone()
+        other[row] = x[row]
+        if torch.equal(other, x):
+            continue
+        with _stirred(case), torch.no_grad():
+            first, then = _output(case, x), _output(case, other)
+        if len(first) != len(x) or not first.isfinite().all():
+            return None
+        near = 1e-4 * max(1e-3, float(first.abs().max()))
+        if not torch.allclose(first[row], then[row], rtol=1e-3, atol=near):
+            why = f"in eval mode, row {row} gives {shown(first[row])}, and {shown(then[row])} when "
+            return Finding("fail", f"{why}the other rows of the batch change")
+    return None
 
 
 def _ignores(case: Case) -> Finding | None:
@@ -112,8 +113,22 @@ def _ignores(case: Case) -> Finding | None:
     spread, size = float((out - out[:1]).abs().max()), float(out.abs().max())
     if spread > 1e-6 * max(size, 1e-6):
         return None
+    if _fades(case):
+        raise Unseen("see vanishing")
     why = f"{len(x)} different inputs all give {shown(out[0])}"
     return Finding("fail", f"{why}, within {number(spread)}")
+
+# %% ../nbs/reference/11_model_checks.ipynb #6dfd9603
+def _fades(case: Case) -> bool:
+    """Whether what tells inputs apart gets less from layer to layer, and not all at once."""
+    spreads = []
+    for _, layer in _weighted(case):
+        out = layer.out.detach().float()
+        size = float(out.abs().max())
+        spreads.append(float((out - out[:1]).abs().max()) / size if size else 0.0)
+    if len(spreads) < 3 or spreads[0] < 1e-3:
+        return False
+    return any(1e-7 < later < 0.2 * spreads[0] for later in spreads[1:-1])
 
 # %% ../nbs/reference/11_model_checks.ipynb #f8faf65b
 def _no_gradient(case: Case) -> Finding | None:
@@ -176,18 +191,30 @@ def _unregistered(case: Case) -> Finding | None:
     why = f"{', '.join(owners)} with {count} weights is used, and is not in model.parameters()"
     return Finding("fail", why)
 
-# %% ../nbs/reference/11_model_checks.ipynb #27200aa4
+# %% ../nbs/reference/11_model_checks.ipynb #feb6c1c5
 def _constant(case: Case) -> Finding | None:
     _module(case)
     for p, slope in zip(case.weights, _raw_gradients(case)):
         if p.ndim < 2 or len(p) < 2 or slope is None or p.numel() == len(p):
             continue
-        if (p == p[:1]).all() and torch.allclose(slope, slope[:1].expand_as(slope), rtol=1e-4, atol=0):
+        if (p == p[:1]).all() and _parallel(slope):
             value = f"are {number(p.detach().flatten()[0])}" if (p == p.flatten()[0]).all() else "are alike"
             zero = "and 0" if not slope.any() else "too"
-            why = f"the {len(p)} rows of {_name_of(case, p)} {value}, and their gradients are equal "
-            return Finding("fail", f"{why}{zero}: they stay alike")
+            why = f"the {len(p)} rows of {_name_of(case, p)} {value}, and their gradients are alike "
+            return Finding("fail", f"{why}{zero}: they stay so")
     return None
+
+
+def _parallel(slope: Tensor) -> bool:
+    """Whether the rows of a gradient all point the same way, or are all 0."""
+    rows = slope.detach().flatten(1).double()
+    sizes = rows.norm(dim=1)
+    if not sizes.any():
+        return True
+    if (sizes > 0).sum() < len(rows) / 2:
+        return False
+    rows = rows[sizes > 0] / sizes[sizes > 0].view(-1, 1)
+    return float((rows @ rows.mean(0)).mean()) > 0.95
 
 
 def _raw_gradients(case: Case) -> list[Tensor | None]:
@@ -266,6 +293,54 @@ def _vanishes(case: Case) -> Finding | None:
     why = f"the gradient is {number(high)} in {last} and {number(low)} in {first} "
     return Finding("warn", f"{why}(limit 0.0001 of it)")
 
+# %% ../nbs/reference/11_model_checks.ipynb #8ddb8daf
+def _overflows(case: Case) -> Finding | None:
+    """Whether a model stays finite, and unbounded, when its scores grow as training makes them."""
+    layers, z = _weighted(case), case.z
+    if not layers or not z.isfinite().all() or not z.any():
+        return None
+    last = layers[-1][1]
+    size = float(last.out.detach().float().abs().max())
+    x, _ = case.first
+    if not 0 < size < 1e6:
+        return None
+    with _stirred(case), torch.no_grad():
+        for p in last.module.parameters(recurse=False):
+            p.mul_(max(1.0, 300 / size))
+        out = _output(case, x).float()
+    if not out.isfinite().all():
+        row = int((~out.flatten(1).isfinite().all(1)).nonzero()[0])
+        fix = "log_softmax for log(softmax); or let the model give raw scores"
+        why = f"with weights of the last layer {number(max(1.0, 300 / size))} times as large, input "
+        return Finding("fail", f"{why}{row} gives {shown(out[row])}", fix)
+    return None
+
+
+def _cannot_grow(case: Case) -> Finding | None:
+    """Scores that stay in bounds however large the last layer's weights, and a loss of raw scores."""
+    it, z = case.subject, case.z
+    if it is None or it.kind != "logits" or case.misfit or it.reading.direction != "falls":
+        return None
+    if z.shape[1] != it.reading.columns or not z.isfinite().all() or case.ending in ("softmax", "sigmoid"):
+        return None
+    layers = _weighted(case)
+    x, _ = case.first
+    with _stirred(case), torch.no_grad():
+        own = [p for _, layer in layers[-1:] for p in layer.module.parameters(recurse=False)]
+        for p in own or case.weights[-2:]:
+            p.mul_(1000)
+        out = _output(case, x).float()
+    top = float(out.abs().max())
+    if not out.isfinite().all() or top > 1.5 * max(1.0, float(z.abs().max())) or top > 20:
+        return None
+    labels = torch.tensor([it.alive] * 2)
+    floor = float(it.mean(*it.answers(labels, 2 * top if z.shape[1] > 1 else top)))
+    even = float(it.mean(*it.answers(labels, 0)))
+    if not floor > 0.05 * even:
+        return None
+    why = f"with a last layer 1000 times as large scores stay within ±{number(top)}, so that the "
+    return Finding("fail", f"{why}loss cannot fall below {number(floor)} (limit 5% of {number(even)})")
+
 # %% ../nbs/reference/11_model_checks.ipynb #e34311c8
 def _dead_units(case: Case) -> Finding | None:
     _, layers, calls = case.trace
@@ -327,37 +402,59 @@ def _affine(case: Case) -> Finding | None:
     why += "halfway: together they are one linear layer"
     return Finding("fail", why)
 
-# %% ../nbs/reference/11_model_checks.ipynb #b805936e
+# %% ../nbs/reference/11_model_checks.ipynb #9a9c97a6
+def _drops_all(case: Case) -> Finding | None:
+    x, _ = case.first
+    with case.resting(training=True), watch() as seen, torch.no_grad():
+        _output(case, x)
+    for call in seen.calls:
+        name = call.function.__name__
+        if "dropout" in name and isinstance(call.out, Tensor) and len(call.out) > 3:
+            given = first_tensor((call.args, call.kwargs))
+            if given is not None and given.any() and not call.out.any():
+                why = f"in train mode {name} sets all of {list(call.out.shape)} to 0: p is the share "
+                return Finding("fail", f"{why}that is dropped", "nn.Dropout(0.2) keeps 80%")
+    return None
+
+# %% ../nbs/reference/11_model_checks.ipynb #6d52c567
 OF_MODEL = [
     Experiment("unregistered", "the model knows its layers", "model", _unregistered,
                "keep layers in nn.ModuleList or as attributes made in __init__, weights as "
-               "nn.Parameter", "not-optimised random-in-eval no-gradient"),
+               "nn.Parameter", "not-optimised random-in-eval no-gradient rows-mixed"),
+    Experiment("random-in-eval", "the same input twice", "model", _random,
+               "F.dropout(x, training=self.training), or nn.Dropout; Monte Carlo dropout is meant "
+               "so", "rows-mixed wrong-mode nll-input"),
+    Experiment("rows-mixed", "each row by itself", "model", _mixes,
+               "look for view or reshape over the batch, softmax(0), a mean over dim 0, an LSTM "
+               "without batch_first", "softmax-twice nll-input labels-apart input-ignored"),
     Experiment("exploding", "numbers stay in bounds", "model", _explodes,
                "scale the weights by 1/sqrt(inputs of the layer), as PyTorch's layers do; clip "
                "gradients", "large-init lr-large weak-pull vanishing not-finite"),
-    Experiment("no-gradient", "a gradient for every weight", "model", _no_gradient, "",
-               "weights-do-not-move lr-small"),
-    Experiment("random-in-eval", "the same input twice", "model", _random,
-               "F.dropout(x, training=self.training), or nn.Dropout; Monte Carlo dropout is meant "
-               "so", "rows-mixed wrong-mode"),
-    Experiment("rows-mixed", "each row by itself", "model", _mixes,
-               "look for view or reshape over the batch, softmax(0), a mean over dim 0, an LSTM "
-               "without batch_first", "softmax-twice labels-apart input-ignored"),
+    Experiment("not-finite", "scores may grow", "model", _overflows, "", "lr-large exploding"),
+    Experiment("dead-units", "dropout leaves some", "model", _drops_all, "",
+               "no-gradient lr-small weights-do-not-move input-ignored vanishing"),
     Experiment("dead-units", "units that answer", "model", _dead_units,
                "look at the bias and at the sign of what comes in; start with PyTorch's own "
                "initial weights, or take leaky_relu",
                "input-ignored vanishing no-gradient lr-small affine weights-do-not-move"),
     Experiment("constant-init", "units that differ", "model", _constant,
                "leave the initial weights random: PyTorch's own, or kaiming_uniform_",
-               "input-ignored vanishing lr-small affine"),
+               "input-ignored vanishing lr-small affine no-gradient large-init"),
     Experiment("input-ignored", "the input matters", "model", _ignores,
                "follow x through forward: something overwrites it, multiplies it by 0 or "
-               "saturates", "vanishing lr-small affine constant-init"),
+               "saturates", "vanishing lr-small affine constant-init no-gradient input-scale "
+               "bounded-scores"),
+    Experiment("no-gradient", "a gradient for every weight", "model", _no_gradient, "",
+               "weights-do-not-move lr-small"),
+    Experiment("bounded-scores", "scores without a bound", "model loss", _cannot_grow,
+               "leave out the squash, or multiply cosines by a scale of 10 to 30",
+               "weak-pull dead-units vanishing"),
     Experiment("affine", "a nonlinearity between layers", "model", _affine,
                "put nn.ReLU() between the layers"),
     Experiment("large-init", "starts at ignorance", "model loss train", _large,
                "start with PyTorch's own initial weights; silence it with a loss near ln C",
                "weak-pull lr-large vanishing"),
     Experiment("vanishing", "gradients arrive", "model", _vanishes,
-               "ReLU for sigmoid, batch or layer norm, skip connections, fewer layers"),
+               "ReLU for sigmoid, batch or layer norm, skip connections, fewer layers",
+               "input-ignored lr-small lr-large"),
 ]  # fmt: skip

@@ -339,6 +339,8 @@ def read_loss(
         direction = "falls for some" if dead else "falls"
     else:
         direction = "rises" if (signs > 0).all() and (target > 0).all() else "confused"
+    if columns > 1 and direction == "falls" and (target > 0).all():
+        direction = "confused"  # every score pulls it up: scores and targets in each other's place
     if columns > 1 and kind == "logits" and not linear:
         if (slopes.abs().sum(1) - target.abs()).sum() < 1e-6 * target.abs().sum():
             direction = "confused"  # wrong answers are never pushed down: all scores rise together

@@ -21,7 +21,7 @@ from .case import Case, Experiment, Finding, Unseen, labels_in, number, told
 from .model_checks import off_scale
 from .watch import Backward, Forward, Seen, Update, moody, undisturbed, watch
 
-# %% ../nbs/reference/13_step_checks.ipynb #f0a90cd2
+# %% ../nbs/reference/13_step_checks.ipynb #30f3ab46
 def _seen(case: Case) -> Seen:
     seen = case.seen
     if seen is None:
@@ -153,10 +153,26 @@ def _mode(case: Case) -> Finding | None:
             model.train(was)
         if wrong:
             return Finding("fail", f"validate() leaves the model in train mode: {kinds} at work", fix)
+        if case.get("step") is not None and _stays_resting(case):
+            why = f"validate() calls eval(), and step(xb, yb) trains on so: {kinds} do not work"
+            return Finding("warn", why, f"{fix}; silence it by model.train() in step")
     return None
 
 
+def _stays_resting(case: Case) -> bool:
+    """Whether the step after a validation trains in eval mode."""
+    x, y = case.batches[0]
+    with undisturbed(case.get("validate"), case.get("step"), *case.parts), watch() as seen:
+        case.model.train()
+        case.get("validate")()
+        seen.events.clear()
+        case.get("step")(x.clone(), y.clone())
+    return any(f.model is case.model and f.grad and not f.training for f in seen.of(Forward))
+
+
 def _ascends(case: Case) -> Finding | None:
+    if case.get("step") is not None and case.seen is not None and not case.seen.of(Update):
+        return _ascends_by_hand(case)
     groups = getattr(case.optimizer, "param_groups", [])
     if not any(group.get("maximize") for group in groups):
         return None
@@ -164,7 +180,35 @@ def _ascends(case: Case) -> Finding | None:
         return None
     return Finding("fail", "the optimizer has maximize=True: it climbs", "maximize=False")
 
-# %% ../nbs/reference/13_step_checks.ipynb #a58474d0
+# %% ../nbs/reference/13_step_checks.ipynb #d13048a9
+def _ascends_by_hand(case: Case) -> Finding | None:
+    """Whether a step without an optimizer moves the weights along their gradient."""
+    step, grads = case.get("step"), {}  # type: Any, dict[int, Tensor]
+    x, y = case.batches[0]
+    weights = [p for p in case.weights if p.requires_grad]
+
+    def keep(p: Tensor) -> None:
+        if p.grad is not None:
+            grads[id(p)] = p.grad.detach().clone()
+
+    with undisturbed(step, *case.parts):
+        before = [p.detach().clone() for p in weights]
+        hooks = [p.register_post_accumulate_grad_hook(keep) for p in weights]
+        try:
+            step(x.clone(), y.clone())
+        finally:
+            for hook in hooks:
+                hook.remove()
+        pairs = [(p.detach() - b, grads[id(p)]) for p, b in zip(weights, before) if id(p) in grads]
+        along = sum(float((move * grad).sum()) for move, grad in pairs)
+        size = sum(float(move.square().sum()) for move, _ in pairs) ** 0.5
+        size *= sum(float(grad.square().sum()) for _, grad in pairs) ** 0.5
+    if not size > 0 or along < 0.1 * size:
+        return None
+    why = f"the weights move along their gradient (cosine {number(along / size)}): uphill"
+    return Finding("fail", why, "p -= lr * p.grad")
+
+# %% ../nbs/reference/13_step_checks.ipynb #7f5a4fea
 def _step_of(case: Case) -> Callable[[Tensor, Any], Any]:
     """The user's step, or the plain one with his loss, model and optimizer."""
     if case.get("step") is not None:
@@ -278,6 +322,8 @@ def _at(case: Case, factor: float) -> list[float]:
 
 def _bar(case: Case, start: float) -> float:
     """The loss that says nothing was learned: of constant scores as good as any, or the start."""
+    if case.regression:
+        return start
     it, y = (case.subject if case.has("loss") else None), case.labels
     if it is None or y is None or it.kind != "logits" or it.reading.columns < 2:
         return start
@@ -307,17 +353,24 @@ def _too_large(case: Case) -> Finding | None:
             cured = _compared(own, other, f"at lr={rate * factor:g}")
             why = f"at lr={rate:g} the loss of one batch goes from {number(start)} to "
             why += f"{number(end)} in {len(own) - 1} steps (most: {number(top)})"
+            case.learns = False
             return Finding("fail", why, f"lr={rate * factor:g}", cured)
     return None
 
 
 def _too_small(case: Case) -> Finding | None:
+    rates = _rates(case)
+    if len(rates) > 5 and rates[-1] < 0.1 * rates[0]:
+        why = f"the rate falls from {number(rates[0])} to {number(rates[-1])} in {len(rates)} steps"
+        return Finding("fail", why, "scheduler.step() once an epoch, not in each batch")
     rate, own = _rate(case), _at(case, 1)
     if len(own) < 20 or not all(abs(value) < 1e30 for value in own):
         return None
     start, end = own[0], own[-1]
-    if start - end > 0.005 * abs(start) or end > start * 1.01 or _rising(case):
+    if start - end > 0.005 * abs(start) or end > start * 1.01:
         return None
+    if len(rates) > 1 and rates[-1] > 1.05 * rates[0]:
+        return None  # a warm-up
     if rate == 0:
         return Finding("fail", "lr is 0", "lr=0.1 for SGD, lr=0.001 for Adam, to begin with")
     for factor in (100.0, 1e3, 1e4, 1e6, 1e8):
@@ -331,10 +384,10 @@ def _too_small(case: Case) -> Finding | None:
     return None
 
 
-def _rising(case: Case) -> bool:
-    """Whether the step itself raises the rate: a warm-up."""
+def _rates(case: Case) -> list[float]:
+    """The rate in each of 12 steps, as the user's own step sets it."""
     if case.get("step") is None:
-        return False
+        return []
     step, rates = case.get("step"), []  # type: Any, list[float]
 
     def note(optimizer: Any, args: Any, kwargs: Any) -> None:
@@ -347,13 +400,16 @@ def _rising(case: Case) -> bool:
             for _ in range(12):
                 step(x.clone(), y.clone())
         except Exception:  # another experiment tells
-            return False
+            return rates
         finally:
             hook.remove()
-    return len(rates) > 1 and rates[-1] > 1.05 * rates[0]
+    return rates
 
 
 def _decay(case: Case) -> Finding | None:
+    penalty = _penalty(case)
+    if penalty is not None:
+        return penalty
     rate, groups = _rate(case), case.optimizer.param_groups
     decay = max(float(group.get("weight_decay") or 0) for group in groups)
     if decay == 0:
@@ -371,7 +427,27 @@ def _decay(case: Case) -> Finding | None:
         return Finding("warn", why, "weight_decay=0.0001")
     return None
 
-# %% ../nbs/reference/13_step_checks.ipynb #b4ff1f17
+# %% ../nbs/reference/13_step_checks.ipynb #7afd8b33
+def _penalty(case: Case) -> Finding | None:
+    """Whether what the step sends backward is mostly something else than the loss."""
+    seen = case.seen
+    if seen is None or "loss" not in case.given or not seen.of(Backward):
+        return None
+    forward = next((f for f in seen.of(Forward) if f.model is case.model and f.grad), None)
+    y = None if forward is None else case.target_of(forward)
+    try:
+        own = float(case.get("loss")(forward.out.detach(), y).mean())  # type: ignore
+    except Exception:  # another experiment tells
+        return None
+    whole = seen.of(Backward)[0].loss
+    if not (own > 0 and whole - own > 2 * own):
+        return None
+    if abs(whole / own - len(y)) < 1e-3 * len(y):  # type: ignore
+        return None  # a sum for a mean
+    why = f"the loss is {number(own)}, and the step sends {number(whole)} backward (limit 3 times): "
+    return Finding("warn", f"{why}the penalty outweighs it", "loss + 1e-4 * penalty")
+
+# %% ../nbs/reference/13_step_checks.ipynb #d1ce327d
 OF_STEP = [
     Experiment("no-gradient", "backward arrives", "run", _cut, "",
                "weights-do-not-move lr-small lr-large gradients-accumulate"),
@@ -381,7 +457,7 @@ OF_STEP = [
                "optimizer.zero_grad() before each backward", "lr-large lr-small"),
     Experiment("weights-do-not-move", "weights move", "run", _still, "", "lr-small lr-large"),
     Experiment("wrong-mode", "train and eval modes", "model", _mode, "", "metric-wrong"),
-    Experiment("sign", "the optimizer descends", "optimizer", _ascends, "", "lr-large"),
+    Experiment("sign", "the weights go downhill", "model", _ascends, "", "lr-large"),
     Experiment("weight-decay", "weights may grow", "model optimizer train", _decay, "",
                "lr-large lr-small"),
     Experiment("lr-large", "the rate is not too large", "model optimizer train", _too_large, "",

@@ -426,16 +426,20 @@ def undisturbed(*things: Any) -> Iterator[None]:
         np.random.set_state(of_numpy)
         random.setstate(of_python)
 
-# %% ../nbs/reference/07_watch.ipynb #e161c936
+# %% ../nbs/reference/07_watch.ipynb #b78d784f
 def replayed(
     calls: list[Call], scores: Tensor, targets: Tensor, root: Tensor
 ) -> Callable[[Tensor, Tensor], Tensor] | None:
     """The function (scores, targets) -> loss that was computed in `calls`; None if it was not so."""
     known, own, n = {id(scores), id(targets)}, [], len(scores)  # type: set[int], list[Call], int
+    scored = False
     for call in calls:
+        if call.out is scores:
+            scored = True
+            continue
         parts = _tensors((call.args, call.kwargs))
-        counts = not parts and n in call.args  # such as arange(n)
-        if counts or any(id(part) in known for part in parts) and call.out is not scores:
+        counts = scored and not parts and n in call.args  # such as arange(n)
+        if counts or any(id(part) in known for part in parts):
             own.append(call)
             known.update(id(part) for part in _tensors(call.out))
     if id(root) not in known or not _uses(own, scores):
