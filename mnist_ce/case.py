@@ -67,7 +67,7 @@ class Check(NamedTuple):
     def passed(self) -> bool:
         return self.status != "fail"
 
-# %% ../nbs/reference/08_case.ipynb #2d022fb7
+# %% ../nbs/reference/08_case.ipynb #49fb86ef
 _SIGNS = dict(fail="✗", warn="!", skip="-", **{"pass": "✓"})
 _COLORS = dict(fail="#c62828", warn="#b26a00", skip="#757575", **{"pass": "#2e7d32"})
 
@@ -103,10 +103,14 @@ class Report(Table):
             for other in self.skipped:
                 if other.follows == check.cause:
                     yield "", f"  so {other.cause}", other.why
+        alike: dict[tuple[str, str], list[str]] = {}
+        known = {check.cause for check in self if check.status != "skip" or check.follows}
         for check in self.skipped:
-            if not check.follows:
-                fix = f"-> {check.fix}" if check.fix else ""
-                yield "skip", check.cause, " ".join(filter(None, (check.why, fix)))
+            if check.cause not in known and not check.why.startswith("see "):
+                alike.setdefault((check.why, check.fix), []).append(check.cause)
+        for (why, fix), causes in alike.items():
+            yield "skip", "", ", ".join(dict.fromkeys(causes))
+            yield "", "", " ".join(filter(None, (why, fix and f"-> {fix}")))
         passed = [check for check in self if check.status == "pass"]
         for check in passed:
             if check.why:
@@ -397,7 +401,7 @@ class Subject:
         scores, labels = self.answers(labels, right, wrong)
         return self.value_and_slopes(scores, labels)[1] * len(labels)
 
-# %% ../nbs/reference/08_case.ipynb #cfd30c10
+# %% ../nbs/reference/08_case.ipynb #5caff3e2
 class Case:
     """What a visitor brought, and what was found out about it, each thing once."""
 
@@ -413,6 +417,9 @@ class Case:
             return self.watched is not None or "step" in self.given and self.has("train")
         if name == "loss":
             return "loss" in self.given or self.has("run")
+        if name in ("model", "optimizer") and self.watched is not None:
+            found = self.watched.model if name == "model" else self.watched.optimizers
+            return name in self.given or bool(found)
         return name in self.given or name in ("model", "optimizer") and self.has("run")
 
     def get(self, name: str) -> Any:
@@ -550,8 +557,11 @@ class Case:
         data = self.get("train") if self.has("train") else self.get("valid")
         x = x.to(self.device)
         if isinstance(data, Digits) and x.ndim == 2:
-            with self.resting():
-                x = x.view(-1, *input_shape(self.model, data[:64].to(self.device))[0])
+            try:
+                with self.resting():
+                    x = x.view(-1, *input_shape(self.model, data[:64].to(self.device))[0])
+            except ValueError as error:
+                raise Misfit(error, x) from error
         return x
 
     @contextlib.contextmanager
@@ -594,12 +604,22 @@ class Case:
         """The labels of the batch, or None where the targets are no classes."""
         try:
             _, y = self.first
-        except Unseen:
+        except (Unseen, Misfit):
             return None
         labels = labels_in(y)
-        if labels is not None and labels.min() < 0:
+        if labels is None or labels.min() < 0 or not self._used(y):
             return None
         return labels
+
+    def _used(self, y: Tensor) -> bool:
+        """Whether the step, where one was seen, makes use of the targets at all."""
+        back = None if self.seen is None else next(iter(self.seen.of(Backward)), None)
+        if back is None or not back.calls:
+            return True
+        return any(
+            part is y or part.shape == y.shape and part.dtype == y.dtype and torch.equal(part, y)
+            for call in back.calls for part in _leaves(call)
+        )  # fmt: skip
 
     @property
     def ending(self) -> str:
@@ -678,7 +698,10 @@ class Case:
         with targets of another form.
         """
         if self.regression:
-            raise Unseen("the targets are numbers: as a regression it is left alone")
+            raise Unseen("the targets are no classes: a regression's loss is left alone")
+        if self.has("model") and (self.has("train") or self.has("valid")) and not self.scored:
+            given = list(self.trace[0].shape)  # raises Misfit where there is no output
+            raise Unseen(f"the model gives {given}: only scores [N, C] can be examined")
         call, classes = on_copies(self.loss), max(self.columns or self._classes, 2)
         given = None
         if self.as_given is not None and int(self.labels.max()) < classes:  # type: ignore
@@ -696,7 +719,7 @@ class Case:
                 given = None
         reading = best_reading(call, classes, self.columns, tried=self.tried)
         self.misread = self.as_given is not None and reading is not None and (
-            reading.rank() == 0 and reading.kind == "logits"
+            reading.rank() == 0 and reading.kind == "logits" and int(self.labels.max()) < classes
         )
         if given is not None and not self.misread:
             return subject
@@ -708,13 +731,24 @@ class Case:
             reading = best_reading(call, 2)
             if reading is None and self.columns == 1 and classes == 2:
                 reading = best_reading(call, 10)
-            self.misfit = reading is not None
+            self.misfit = reading is not None and not self._accepted
+        if reading is not None and not self.misfit and self.columns not in (None, reading.columns):
+            return None
         if reading is None:
             return None
         return Subject(self.loss, reading)
 
     misread = False
     misfit = False
+
+    @property
+    def _accepted(self) -> bool:
+        """Whether the loss can be called with the model's scores and the data's targets."""
+        try:
+            self.loss(self.z, self.first[1].detach().cpu())
+        except Exception:  # it is refused
+            return False
+        return self.scored
 
     @functools.cached_property
     def tried(self) -> dict[str, str]:
@@ -746,12 +780,16 @@ class Case:
 
     @functools.cached_property
     def targets(self) -> Tensor | None:
-        """What the data has as the target of label 0, 1, 2 …; None where its labels are not known."""
+        """What the data has as the target of label 0, 1, 2 …; None where its labels are not known.
+
+        None too for `Digits` without a step: our own loop finds out what the loss takes.
+        """
         try:
             _, y = self.first
         except (Unseen, Misfit):
             return None
-        if self.labels is None:
+        ours = isinstance(self.get("train") or self.get("valid"), Digits) and not self.has("run")
+        if self.labels is None or ours:
             return None
         y = y.detach().cpu()
         if y.ndim == 2 and y.shape[1] > 1:

@@ -27,7 +27,7 @@ import torch.distributed as dist
 
 from . import __version__, ensemble
 from .data import Digits, mnist
-from .doctor import examine
+from .doctor import examine, examine_script
 from .losses import cross_entropy_loss, mnist_loss, softmax_loss
 from .networks import MODELS, recipe
 from .original import EXPERIMENTS, factorial, outcome, reproduce
@@ -78,13 +78,14 @@ _OURS = {loss.name: loss for loss in (mnist_loss, softmax_loss, cross_entropy_lo
 class _Function(click.ParamType):
     """A function as module:function, found as `import` would from the current folder.
 
-    A class is called without arguments. known: functions that have a name of their own.
+    A class is called without arguments. known: functions that have a name of their own. function:
+    False for any object.
     """
 
     name = "module:function"
 
-    def __init__(self, known: dict[str, Any] | None = None):
-        self.known = known or {}
+    def __init__(self, known: dict[str, Any] | None = None, function: bool = True):
+        self.known, self.function = known or {}, function
 
     def convert(self, value: str, param: Any, ctx: Any) -> Any:
         if value in self.known:
@@ -101,7 +102,9 @@ class _Function(click.ParamType):
             self.fail(f"{value!r}: {type(error).__name__}: {error}", param, ctx)
         finally:
             sys.path.remove("")
-        return found if callable(found) else self.fail(f"{value!r} is not a function", param, ctx)
+        if self.function and not callable(found):
+            self.fail(f"{value!r} is not a function", param, ctx)
+        return found
 
 # %% ../nbs/reference/16_cli.ipynb #5e4c1dcb
 _LOSS = _Function(_OURS)
@@ -419,17 +422,45 @@ def _autopsy(seeds: int, factorial_seeds: int, device: str, output: Path) -> Non
     click.echo(f"report:     {path.with_suffix('.html')}\nraw values: {path}")
 
 
-@main.command("doctor")
-@click.argument("loss", type=_LOSS)
-@click.option("--metric", type=_Function(), help="To examine with it, as module:function.")
-@click.option("--columns", type=click.IntRange(min=1),
-              help="Of the scores that they take.  [default: found out]")  # fmt: skip
-def _doctor(loss: Any, metric: Callable[..., Any] | None, columns: int | None) -> None:
-    """Examine LOSS, given as module:function, for the original's faults.
+_THING = _Function(function=False)
 
-    Ends with exit code 1 if a check fails.
-    """
+
+@main.command("doctor", context_settings=dict(ignore_unknown_options=True))
+@click.argument("target", required=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option("--metric", type=_Function(), help="Your metric, as module:function.")
+@click.option("--model", type=_Function(), help="Your model.")
+@click.option("--train", type=_THING, help="Your training data: a loader, a data set.")
+@click.option("--valid", type=_THING, help="Your validation data.")
+@click.option("--optimizer", type=_THING, help="Your optimizer.")
+@click.option("--step", type=_Function(), help="All that your loop does with one batch.")
+@click.option("--validate", type=_Function(), help="Your validation, to a number.")
+@click.option("--columns", type=click.IntRange(min=1),
+              help="Of the scores that loss and metric take.  [default: found out]")
+@click.option("--seconds", type=click.FloatRange(min=1), default=60, show_default=True,
+              help="How long a script may run.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")  # fmt: skip
+def _doctor(
+    target: str | None, arguments: tuple[str, ...], columns: int | None, seconds: float,
+    as_json: bool, **given: Any,
+) -> None:
+    """Why does it not train? Examine TARGET: a script, or a loss as module:function.
+
+    A script runs as it is, with ARGUMENTS, in a process of its own, and is stopped after a few
+    steps. Everything else is given as module:name. Ends with exit code 1 if a check fails.
+    """  # fmt: skip
     with _telling():
-        report = examine(loss, metric, columns=columns)
-    click.echo(report)
+        if target is not None and target.endswith(".py"):
+            if not Path(target).is_file():
+                raise click.UsageError(f"{target}: there is no such script")
+            report = examine_script(target, *arguments, seconds=seconds)
+        else:
+            if arguments:
+                raise click.UsageError(f"{' '.join(arguments)}: only a script takes arguments")
+            loss = None if target is None else _LOSS.convert(target, None, None)
+            report = examine(loss, columns=columns, **given)
+    if as_json:
+        click.echo(json.dumps([check._asdict() for check in report], indent=1))
+    else:
+        click.echo(report)
     raise SystemExit(bool(report.failed))

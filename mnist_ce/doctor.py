@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
 
 from .case import Case, Check, Experiment, Finding, Misfit, Report, Unseen, told
 from .data_checks import OF_DATA
@@ -27,14 +27,14 @@ from .loss_checks import COLUMNS, OF_LOSS, OF_MATCH, Proved
 from .metric_checks import OF_METRIC
 from .model_checks import OF_MODEL
 from .step_checks import OF_STEP
-from .watch import Forward, Seen, undisturbed, watch
+from .watch import Backward, Forward, Seen, undisturbed, watch
 
 _all_ = ["Check", "Report", "watch"]
 
-# %% ../nbs/reference/14_doctor.ipynb #0f5d077e
+# %% ../nbs/reference/14_doctor.ipynb #c67da52d
 EXPERIMENTS: list[Experiment] = [
-    *COLUMNS, *OF_DATA[:1], *OF_LOSS[:5], *OF_MATCH, *OF_MODEL[:1], *OF_STEP[:5], *OF_LOSS[5:-2],
-    *OF_MODEL[1:], *OF_STEP[5:6], *OF_DATA[1:], *OF_STEP[6:], *OF_LOSS[-2:], *OF_METRIC,
+    *COLUMNS, *OF_DATA[:1], *OF_MODEL[:3], *OF_LOSS[:-3], *OF_MATCH, *OF_LOSS[-3:-2], *OF_STEP[:6],
+    *OF_MODEL[3:], *OF_DATA[1:], *OF_STEP[6:], *OF_LOSS[-2:], *OF_METRIC,
 ]  # fmt: skip
 
 
@@ -60,14 +60,13 @@ def _examined(case: Case) -> list[Check]:
     for name, causes in missing.items():
         unknown = dict.fromkeys(cause for cause in causes if cause not in {c.cause for c in lines})
         if unknown:
-            first, *rest = unknown
-            why = f"not looked for: {', '.join([first, *rest])}"
-            lines.append(Check(first, f"the {name}", "skip", why, f"pass {name}="))
+            lines += [Check(cause, f"the {name}", "skip", "", f"pass {name}=") for cause in unknown]
     return lines
 
 
 def _made(experiment: Experiment, case: Case) -> Finding | None:
     with undisturbed():
+        torch.default_generator.manual_seed(0)  # the same report each time
         try:
             return experiment.run(case)
         except Proved as proof:
@@ -99,7 +98,7 @@ def _led_back(checks: list[tuple[Experiment, Check]]) -> list[tuple[Experiment, 
             root = found.get(check.cause, "")
             if root:
                 check = check._replace(status="skip", follows=root)
-        elif check.cause in convicted or check.status == "skip" and check.why.startswith("see "):
+        elif check.cause in convicted:
             continue
         elif any(c.cause == check.cause and c.status == check.status for _, c in lines):
             if not check.why:
@@ -142,6 +141,9 @@ def examine(
         given.update(loss=None)
         if train is None and len(seen.train_loaders) == 1:
             given.update(train=seen.train_loaders[0])
+        elif train is None:
+            with contextlib.suppress(Unseen):
+                given.update(train=Case(seen=seen).batches)
         if valid is None and len(seen.valid_loaders) == 1:
             given.update(valid=seen.valid_loaders[0])
     fastai = sys.modules.get("fastai.learner")  # who has a Learner has imported it
@@ -178,7 +180,7 @@ def _of_learner(learn: Any, given: dict[str, Any]) -> dict[str, Any]:
     mine = {name: value for name, value in brought.items() if given[name] is None}
     return dict(mine, loss=learn.loss_func)
 
-# %% ../nbs/reference/14_doctor.ipynb #558b36e7
+# %% ../nbs/reference/14_doctor.ipynb #928e4d32
 def examine_script(path: str | Path, *arguments: str, seconds: float = 60) -> Report:
     """Run a training script as it is, in a process of its own, stop it early and examine it.
 
@@ -217,13 +219,13 @@ def _run_watched() -> None:
             if seen.off:
                 return
             seen.off, seen._tape.on = True, False
-            if seen.of(Forward):
+            if seen.of(Forward) or seen.of(Backward):
                 report = examine(seen)
                 part = Path(answer + ".part")
                 part.write_text(json.dumps([tuple(check) for check in report]))
                 part.replace(answer)
             else:
-                print("it called no model", file=sys.stderr)
+                print("no module was called and nothing sent backward", file=sys.stderr)
             sys.stdout.flush(), sys.stderr.flush()
             os._exit(0)
 
@@ -240,6 +242,6 @@ def _run_watched() -> None:
             runpy.run_path(script, run_name="__main__")
         except BaseException as error:  # it is examined all the same
             print(told(error), file=sys.stderr)
-            if not seen.of(Forward):
+            if not (seen.of(Forward) or seen.of(Backward)):
                 raise
         finish()

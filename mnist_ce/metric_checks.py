@@ -31,7 +31,7 @@ from .metrics import Whole, as_metric
 from .scores import Kind, as_kind, name_of
 from .watch import first_tensor, undisturbed, watch
 
-# %% ../nbs/reference/10_metric_checks.ipynb #00090eea
+# %% ../nbs/reference/10_metric_checks.ipynb #74113fe7
 def _marked(labels: Tensor, size: float, columns: int) -> Tensor:
     """Logits [N, C]: `size` for each example's label, minus `size` for the others."""
     return size * answers(labels, 1, -1 if columns > 1 else 0, columns)
@@ -57,6 +57,14 @@ def _misjudges(metric: Whole, columns: int, kind: Kind) -> str:
         values.append(scored[0])
     if abs(values[0] - values[1]) < 1e-6 and values[0] < 1 - 1e-6:
         return f"{len(labels)} right answers score {number(values[0])}, however sure they are"
+    if abs(values[0] - 1) < 1e-6:  # an accuracy of some kind
+        half = 4 * _marked(labels, 1, columns)
+        half[::2] *= -1
+        of_half = metric.value(as_kind(half, kind), labels.view(metric.form))
+        if not scored[1] < of_half < values[0]:
+            return f"{len(labels)} answers, half of them right, score {number(of_half)}"
+        if scored[1] > 1 / classes + 0.05:
+            return f"{len(labels)} wrong answers score {number(scored[1])}"
     some = torch.linspace(0.1, 6, len(labels)).view(-1, 1)
     mixed = metric.value(as_kind(some * _marked(labels, 1, columns), kind), labels.view(metric.form))
     if abs(values[0] - values[1]) < 1e-6 and abs(mixed - values[0]) > 1e-6:
@@ -136,6 +144,10 @@ def _wrong(case: Case) -> Finding | None:
         if not abs(first - last) < 1e-5:  # no mean of batch means: these are one batch
             why = f"{number(first)} for 11 answers, {number(last)} in reverse order"
             return Finding("fail", why, "count right answers example by example")
+        try:
+            _rearranged(it.metric, it.columns, it.kind, 997, 50)
+        except ValueError as error:  # it fails on some answers only
+            return Finding("fail", str(error).split("\n")[0][:160], "it must score any answers")
         return Finding("pass", f"read as: {columns_of(it.columns)} of {it.kind}")
     fix = axis or "compare scores.argmax(1) with targets [N], or scores > 0 of one column"
     if "err" in it.name.lower():
@@ -156,6 +168,10 @@ def _sound(case: Case) -> Whole:
         (pair := _rearranged(it.metric, it.columns, it.kind, 11, 3))[0] - pair[1]
     ) >= 1e-5:
         raise Unseen("see metric-wrong")
+    try:
+        _rearranged(it.metric, it.columns, it.kind, 997, 50)
+    except ValueError as error:
+        raise Unseen("see metric-wrong") from error
     return it.metric
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .case import Case, Experiment, Finding, Unseen, labels_in, number, shown
 from .watch import Layer, first_tensor, watch
 
-# %% ../nbs/reference/11_model_checks.ipynb #25ca33a7
+# %% ../nbs/reference/11_model_checks.ipynb #cb5df4a0
 def _module(case: Case) -> nn.Module:
     if not isinstance(case.model, nn.Module):
         raise Unseen("the model is no module")
@@ -47,7 +47,8 @@ def _weighted(case: Case) -> list[tuple[str, Layer]]:
         own = list(layer.module.parameters(recurse=False))
         plain = not isinstance(layer.module, nn.Embedding) and isinstance(layer.out, Tensor)
         if plain and any(p.ndim > 1 for p in own):
-            found.append((names.get(id(layer.module), "") or "the model", layer))
+            name, kind = names.get(id(layer.module), ""), type(layer.module).__name__
+            found.append((f"layer {name!r} ({kind})" if name else "the model", layer))
     if not found and any(p.ndim > 1 for p in case.model.parameters(recurse=False)):
         found.append(("the model", Layer(case.model, case.first[0], case.trace[0])))
     return found
@@ -69,7 +70,7 @@ def _gradients(case: Case) -> list[Tensor | None]:
 def _name_of(case: Case, weight: Tensor) -> str:
     return next((n for n, p in _module(case).named_parameters() if p is weight), "a weight")
 
-# %% ../nbs/reference/11_model_checks.ipynb #2d2e9b3a
+# %% ../nbs/reference/11_model_checks.ipynb #5e90e656
 def _random(case: Case) -> Finding | None:
     x, _ = case.first
     with case.resting(), torch.no_grad():
@@ -99,6 +100,12 @@ def _mixes(case: Case) -> Finding | None:
         if not torch.allclose(first[row], then[row], rtol=1e-3, atol=near):
             why = f"in eval mode, row {row} gives {shown(first[row])}, and {shown(then[row])} when "
             return Finding("fail", f"{why}the other rows of the batch change")
+    with _stirred(case), torch.no_grad():
+        turned = _output(case, x.flip(0)).flip(0)
+    if not torch.allclose(first, turned, rtol=1e-3, atol=near):
+        row = int((first - turned).abs().flatten(1).amax(1).argmax())
+        why = f"in eval mode, row {row} gives {shown(first[row])}, and {shown(turned[row])} where the "
+        return Finding("fail", f"{why}batch comes in reverse order")
     return None
 
 
@@ -341,7 +348,7 @@ def _cannot_grow(case: Case) -> Finding | None:
     why = f"with a last layer 1000 times as large scores stay within ±{number(top)}, so that the "
     return Finding("fail", f"{why}loss cannot fall below {number(floor)} (limit 5% of {number(even)})")
 
-# %% ../nbs/reference/11_model_checks.ipynb #e34311c8
+# %% ../nbs/reference/11_model_checks.ipynb #6ddbcaae
 def _dead_units(case: Case) -> Finding | None:
     _, layers, calls = case.trace
     x, _ = case.first
@@ -378,6 +385,8 @@ def _affine(case: Case) -> Finding | None:
     x, _ = case.first
     if len(layers) < 2 or not x.is_floating_point() or len(x) < 4:
         return None
+    if isinstance(layers[0][1].x, Tensor) and off_scale(layers[0][1].x):
+        raise Unseen("see input-scale")
     recurrent = any(isinstance(part, nn.RNNBase) for part in _module(case).modules())
     last = layers[-1][1].module
     if recurrent:
@@ -416,7 +425,7 @@ def _drops_all(case: Case) -> Finding | None:
                 return Finding("fail", f"{why}that is dropped", "nn.Dropout(0.2) keeps 80%")
     return None
 
-# %% ../nbs/reference/11_model_checks.ipynb #6d52c567
+# %% ../nbs/reference/11_model_checks.ipynb #b0e30382
 OF_MODEL = [
     Experiment("unregistered", "the model knows its layers", "model", _unregistered,
                "keep layers in nn.ModuleList or as attributes made in __init__, weights as "
@@ -426,20 +435,20 @@ OF_MODEL = [
                "so", "rows-mixed wrong-mode nll-input"),
     Experiment("rows-mixed", "each row by itself", "model", _mixes,
                "look for view or reshape over the batch, softmax(0), a mean over dim 0, an LSTM "
-               "without batch_first", "softmax-twice nll-input labels-apart input-ignored"),
+               "without batch_first", "softmax-twice nll-input labels-apart input-ignored vanishing"),
     Experiment("exploding", "numbers stay in bounds", "model", _explodes,
                "scale the weights by 1/sqrt(inputs of the layer), as PyTorch's layers do; clip "
                "gradients", "large-init lr-large weak-pull vanishing not-finite"),
     Experiment("not-finite", "scores may grow", "model", _overflows, "", "lr-large exploding"),
+    Experiment("constant-init", "units that differ", "model", _constant,
+               "leave the initial weights random: PyTorch's own, or kaiming_uniform_",
+               "input-ignored vanishing lr-small affine no-gradient large-init dead-units"),
     Experiment("dead-units", "dropout leaves some", "model", _drops_all, "",
                "no-gradient lr-small weights-do-not-move input-ignored vanishing"),
     Experiment("dead-units", "units that answer", "model", _dead_units,
                "look at the bias and at the sign of what comes in; start with PyTorch's own "
                "initial weights, or take leaky_relu",
                "input-ignored vanishing no-gradient lr-small affine weights-do-not-move"),
-    Experiment("constant-init", "units that differ", "model", _constant,
-               "leave the initial weights random: PyTorch's own, or kaiming_uniform_",
-               "input-ignored vanishing lr-small affine no-gradient large-init"),
     Experiment("input-ignored", "the input matters", "model", _ignores,
                "follow x through forward: something overwrites it, multiplies it by 0 or "
                "saturates", "vanishing lr-small affine constant-init no-gradient input-scale "

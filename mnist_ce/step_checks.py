@@ -21,7 +21,7 @@ from .case import Case, Experiment, Finding, Unseen, labels_in, number, told
 from .model_checks import off_scale
 from .watch import Backward, Forward, Seen, Update, moody, undisturbed, watch
 
-# %% ../nbs/reference/13_step_checks.ipynb #30f3ab46
+# %% ../nbs/reference/13_step_checks.ipynb #793cecd3
 def _seen(case: Case) -> Seen:
     seen = case.seen
     if seen is None:
@@ -105,16 +105,21 @@ def _still(case: Case) -> Finding | None:
     if all(rate is not None and float(rate) < 1e-6 for rate in rates):
         return None
     why = f"after {len(updates)} steps of the optimizer every weight is as before"
-    return Finding("fail", why, "look for weights that are loaded, copied or made anew in each step")
+    return Finding("fail", why, "look for weights that are loaded, copied or made anew in each "
+                   "step, and for gradients clipped to nothing")
 
 
 def _accumulates(case: Case) -> Finding | None:
     seen = _seen(case)
-    stale = [b for b in seen.of(Backward) if b.moved and b.stale > 0]
+    updates = seen.of(Update)
+    if updates:
+        stale, count = [u.stale for u in updates if u.stale], len(updates)
+    else:  # by hand
+        backs = [b for b in seen.of(Backward) if b.moved]
+        stale, count = [b.stale for b in backs if b.stale], len(backs)
     if not stale:
         return None
-    count = sum(b.moved for b in seen.of(Backward))
-    why = f"in {len(stale)} of {count} steps {stale[0].stale} parameters still held the gradient of "
+    why = f"in {len(stale)} of {count} steps {stale[0]} parameters still held the gradient of "
     why += "batches that the weights had been moved by"
     cured = ""
     if case.get("step") is not None:
@@ -130,8 +135,7 @@ def _mode(case: Case) -> Finding | None:
     kinds = ", ".join(dict.fromkeys(type(part).__name__ for part in moody(model)))
     if case.seen is not None:
         seen = case.seen
-        frozen = [f for f in seen.of(Forward) if f.model is model and f.grad and not f.training]
-        if frozen and (case.error is None or seen.of(Backward)) and seen.of(Backward):
+        if (id(model), False) in seen.trained:
             own = case.watched is not None or model.training
             why = f"trains in eval mode: {kinds} do not work"
             if not own:
@@ -208,7 +212,7 @@ def _ascends_by_hand(case: Case) -> Finding | None:
     why = f"the weights move along their gradient (cosine {number(along / size)}): uphill"
     return Finding("fail", why, "p -= lr * p.grad")
 
-# %% ../nbs/reference/13_step_checks.ipynb #7f5a4fea
+# %% ../nbs/reference/13_step_checks.ipynb #e338462d
 def _step_of(case: Case) -> Callable[[Tensor, Any], Any]:
     """The user's step, or the plain one with his loss, model and optimizer."""
     if case.get("step") is not None:
@@ -306,18 +310,18 @@ def _rate(case: Case) -> float:
     return max(float(group.get("lr") or 0) for group in optimizer.param_groups)
 
 
-def _runs(case: Case) -> dict[float, list[float]]:
-    """The losses by the factor of the rate, made when first asked for."""
+def _runs(case: Case) -> dict[tuple[float, int], list[float]]:
+    """The losses by the factor of the rate and the steps, made when first asked for."""
     if not hasattr(case, "by_factor"):
         case.by_factor = {}  # type: ignore
     return case.by_factor  # type: ignore
 
 
-def _at(case: Case, factor: float) -> list[float]:
+def _at(case: Case, factor: float, steps: int = 20) -> list[float]:
     known = _runs(case)
-    if factor not in known:
-        known[factor] = _losses(case, factor)
-    return known[factor]
+    if (factor, steps) not in known:
+        known[factor, steps] = _losses(case, factor, steps)
+    return known[factor, steps]
 
 
 def _bar(case: Case, start: float) -> float:
@@ -344,18 +348,28 @@ def _too_large(case: Case) -> Finding | None:
         return None
     bar = _bar(case, start)
     if not broken and end < 0.97 * bar and end < start:
+        case.learns = True
         return None
-    if not broken and top < 1.05 * start and end < start * 1.001:
+    if not broken and top < 1.05 * start and end < start * 1.001 and end < top * 1.001:
+        _undecided(case, own)  # it does not rise
         return None
-    for factor in (0.1, 0.01, 0.001, 0.0001):
-        other = _at(case, factor)
+    for steps, factor in ((n, f) for n in (20, 80) for f in (0.1, 0.01, 0.001, 0.0001)):
+        other = _at(case, factor, steps)
         if len(other) > 4 and other[-1] < 0.9 * min(bar, end if end == end else bar):
             cured = _compared(own, other, f"at lr={rate * factor:g}")
             why = f"at lr={rate:g} the loss of one batch goes from {number(start)} to "
             why += f"{number(end)} in {len(own) - 1} steps (most: {number(top)})"
             case.learns = False
             return Finding("fail", why, f"lr={rate * factor:g}", cured)
-    return None
+    case.learns = False
+    raise Unseen("neither this rate nor a smaller one lowers the loss of a batch: not decided")
+
+
+def _undecided(case: Case, own: list[float]) -> None:
+    """Unseen, unless a larger rate would not help either, or 80 steps lower the loss."""
+    longer = _at(case, 1, 80)
+    if longer[-1] < 0.97 * _bar(case, own[0]):
+        case.learns = True
 
 
 def _too_small(case: Case) -> Finding | None:
@@ -367,25 +381,31 @@ def _too_small(case: Case) -> Finding | None:
     if len(own) < 20 or not all(abs(value) < 1e30 for value in own):
         return None
     start, end = own[0], own[-1]
-    if start - end > 0.005 * abs(start) or end > start * 1.01:
+    if start - end > 0.01 * abs(start) or end > start * 1.01:
         return None
     if len(rates) > 1 and rates[-1] > 1.05 * rates[0]:
         return None  # a warm-up
-    if rate == 0:
+    if rate == 0 and not any(rates):
         return Finding("fail", "lr is 0", "lr=0.1 for SGD, lr=0.001 for Adam, to begin with")
-    for factor in (100.0, 1e3, 1e4, 1e6, 1e8):
-        other = _at(case, factor)
-        if len(other) == len(own) and other[-1] < start - 0.25 * abs(start):
+    for steps, factor in ((n, f) for n in (20, 80) for f in (100.0, 1e3, 1e4, 1e6, 1e8)):
+        if steps == 80 and (factor > 1e6 or case.learns):
+            continue
+        other = _at(case, factor, steps)
+        if len(other) > steps and other[-1] < start - 0.25 * abs(start):
             cured = _compared(own, other, f"at lr={rate * factor:g}")
             status = "fail" if start - end < 1e-4 * abs(start) else "warn"
             why = f"at lr={rate:g} the loss of one batch goes from {number(start)} to "
-            why += f"{number(end)} in {len(own) - 1} steps (limit 0.5%)"
+            why += f"{number(end)} in {len(own) - 1} steps (limit 1%)"
             return Finding(status, why, f"lr={rate * factor:g}", cured)
+    if not case.learns:
+        raise Unseen("neither this rate nor a larger one lowers the loss of a batch: not decided")
     return None
 
 
 def _rates(case: Case) -> list[float]:
     """The rate in each of 12 steps, as the user's own step sets it."""
+    if case.watched is not None:
+        return [update.rate for update in case.watched.of(Update)]
     if case.get("step") is None:
         return []
     step, rates = case.get("step"), []  # type: Any, list[float]

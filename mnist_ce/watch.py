@@ -29,7 +29,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import dataloader
 
-# %% ../nbs/reference/07_watch.ipynb #e7b398e1
+# %% ../nbs/reference/07_watch.ipynb #f6625087
 class Call(NamedTuple):
     """One call of a function of torch's: what went in, and what came out."""
 
@@ -80,10 +80,16 @@ class Backward(NamedTuple):
 
 
 class Update(NamedTuple):
-    """A call of an optimizer's step, and whether all gradients were missing or 0."""
+    """A call of an optimizer's step, and its largest rate.
+
+    empty: whether all gradients were missing or 0. stale: how many still held what an earlier step
+    had used.
+    """
 
     optimizer: Any
+    rate: float
     empty: bool
+    stale: int
 
 # %% ../nbs/reference/07_watch.ipynb #315421cf
 def moody(model: nn.Module) -> list[nn.Module]:
@@ -102,7 +108,7 @@ def first_tensor(value: Any) -> Any:
         return next((t for t in map(first_tensor, value) if t is not None), None)
     return None
 
-# %% ../nbs/reference/07_watch.ipynb #df3ab800
+# %% ../nbs/reference/07_watch.ipynb #e3ea22dc
 class _Tape(TorchFunctionMode):
     """Notes calls of torch's functions that make tensors."""
 
@@ -129,7 +135,7 @@ class Seen:
         self.valid_loaders: list[Any] = []
         self.start: list[Kept] = []  # models and optimizers as they were when first seen
         self.off = False
-        self.ready: Callable[[], None] = lambda: None  # called after each update and forward
+        self.ready: Callable[[], None] = lambda: None  # called at each update, once it is full
         self.calls: list[Call] = []
         self.began = time.monotonic()
         self.grad = torch.autograd.grad
@@ -138,6 +144,11 @@ class Seen:
         self._held: dict[int, Tensor] = {}  # those in optimizers
         self._sums: list[float] = []
         self._batch: tuple[Any, Any] = (None, None)
+        self._called = self._trained = False  # whether the batch met a model, and backward
+        self.trained: set[tuple[int, bool]] = set()  # models that were sent backward, in which mode
+        self._last: tuple[int, bool] | None = None
+        self._used: set[int] = set()  # parameters whose gradient a step has used
+        self._tainted: set[int] = set()  # and that held it still when the next was added
         self._depth, self._layers = 0, []  # type: int, list[Layer]
         self._tape = _Tape(self.calls)
 
@@ -152,10 +163,14 @@ class Seen:
 
     @property
     def model(self) -> nn.Module | None:
-        """The module with the most parameters among those that were called from outside."""
-        models = {id(f.model): f.model for f in self.of(Forward)}.values()
-        count = lambda model: sum(p.numel() for p in model.parameters())
-        return max(models, key=count, default=None)
+        """The module whose output was last before the first backward, else the first with gradients."""
+        last = None
+        for event in self.events:
+            if isinstance(event, Forward) and event.grad and list(event.model.parameters()):
+                last = event.model
+            elif isinstance(event, Backward) and last is not None:
+                return last
+        return last or next((f.model for f in self.of(Forward)), None)
 
     @property
     def optimizers(self) -> list[Any]:
@@ -184,23 +199,25 @@ class Seen:
         grad, tensor = torch.is_grad_enabled(), first_tensor(out)
         if isinstance(module, nn.modules.loss._Loss) or tensor is None or tensor.ndim == 0:
             return
-        loader, batch = self._batch
-        if loader is not None:
-            into = self.train_loaders if grad else self.valid_loaders
-            if not any(known is loader for known in into):
-                into.append(loader)
+        _, batch = self._batch
+        self._called = True
+        if grad and list(module.parameters()):
+            self._last = id(module), module.training
         frozen = any(not part.training for part in moody(module))
         parts = module.training, frozen, grad, first_tensor(args), tensor, batch, self._layers
-        if self.full or len(self.of(Forward)) > 200:
-            parts = *parts[:3], None, None, None, []
-        if not self.full or (module.training, grad) not in [
-            (f.training, f.grad) for f in self.of(Forward)
-        ]:
+        alike = sum((f.training, f.grad) == (module.training, grad) for f in self.of(Forward))
+        if alike < (200 if not self.full else 1 if grad else 3):
+            if self.full and grad:
+                parts = *parts[:3], None, None, None, []
             self.events.append(Forward(module, *parts))
-        self.ready()
 
     def batch(self, loader: Any, batch: Any) -> None:
-        self._batch = loader, batch
+        before, _ = self._batch
+        if before is not None and self._called:
+            into = self.train_loaders if self._trained else self.valid_loaders
+            if not any(known is before for known in into):
+                into.append(before)
+        self._batch, self._called, self._trained = (loader, batch), False, False
         if loader is None:
             return
         _, batches = self.loaders.setdefault(id(loader), (loader, []))
@@ -208,11 +225,20 @@ class Seen:
             batches.append(batch)
 
     def backward(self, function: Any, tensors: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.full or self.off:
+        if self.off:
+            return function(tensors, *args, **kwargs)
+        self._trained = True
+        if self._last is not None:
+            self.trained.add(self._last)
+        if self.full:
             return function(tensors, *args, **kwargs)
         root = first_tensor(tensors)
         has = lambda p: p.grad is not None and bool(p.grad.any())
-        stale = sum(map(has, (self._held or self._weights).values()))
+        known = self._held or self._weights
+        holding = {k for k, p in known.items() if has(p)}
+        stale = len(holding)
+        self._used &= holding
+        self._tainted = self._tainted & holding | self._used
         sums = [float(p.detach().double().sum()) for p in self._weights.values()]
         moved, self._sums = bool(self._sums) and sums != self._sums[: len(sums)], sums
         value, calls = float(root.detach().double().mean()), self.calls[:]
@@ -239,7 +265,10 @@ class Seen:
             self._known[id(optimizer)] = optimizer
             self.start.append(Kept(optimizer))
         empty = not any(p.grad is not None and bool(p.grad.any()) for p in held)
-        self.events.append(Update(optimizer, empty))
+        rate = max((float(group.get("lr") or 0) for group in optimizer.param_groups), default=0.0)
+        own = {id(p) for p in held if p.grad is not None and bool(p.grad.any())}
+        self.events.append(Update(optimizer, rate, empty, len(own & self._tainted)))
+        self._used |= own
 
     def _note(self, weights: Any) -> None:
         if not self.full:
