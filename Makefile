@@ -37,7 +37,8 @@ bench: .venv/dev
 	$(BIN)/python benchmarks/busy.py
 	$(BIN)/python benchmarks/digits.py
 
-# JAX in an environment of its own; make bench-tests: the time of make test, alone and beside others
+# JAX and other doctors of training in an environment of their own; make bench-tests: the time of
+# make test, alone and beside others
 bench-peers: .venv/dev .venv-peers/core
 	$(BIN)/python benchmarks/peers.py .venv-peers/bin/python
 
@@ -99,9 +100,12 @@ endef
 		pytest hypothesis pandas
 	touch $@
 
-.venv-peers/core: constraints/peers.txt
+# With the torch, numpy and scipy that we are measured with.
+.venv-peers/core: constraints/peers.txt constraints/core.txt
 	$(NEW_VENV)
-	.venv-peers/bin/python -m pip install --requirement constraints/peers.txt
+	$(if $(CPU),.venv-peers/bin/python -m pip install --no-deps $(call CPU_PINS,constraints/core.txt))
+	.venv-peers/bin/python -m pip install --requirement constraints/peers.txt \
+		--constraint constraints/core.txt
 	touch $@
 
 clean:

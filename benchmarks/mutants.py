@@ -564,6 +564,8 @@ def find_out(
     """Run pytest ("tests") or the notebooks on each mutant that is not in the cache."""
     from tqdm import tqdm
 
+    tqdm.set_lock(threading.RLock())  # its own is shared with forks, and one that is killed keeps it
+
     jobs = []
     for k, mutant in enumerate(mutants):
         if cache.get(mutant, way):
