@@ -401,7 +401,7 @@ class Subject:
         scores, labels = self.answers(labels, right, wrong)
         return self.value_and_slopes(scores, labels)[1] * len(labels)
 
-# %% ../nbs/reference/08_case.ipynb #5caff3e2
+# %% ../nbs/reference/08_case.ipynb #57054462
 class Case:
     """What a visitor brought, and what was found out about it, each thing once."""
 
@@ -479,7 +479,9 @@ class Case:
                 for k in range(17):
                     updates, batch = len(seen.of(Update)), batches[k % len(batches)]
                     seen.batch(None, batch)
-                    step(*(part.clone() for part in batch))
+                    with seen.unnoted():
+                        parts = [part.clone() for part in batch]
+                    step(*parts)
                     if self.late or k >= 2 and (updates > 2 or k > 3 and not seen.of(Backward)):
                         break
             except Exception as error:  # whatever a stranger's step raises

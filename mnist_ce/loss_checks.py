@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'OF_LOSS', 'OF_MATCH', 'Proved', 'mistaken']
 
-# %% ../nbs/reference/09_loss_checks.ipynb #99b60333
+# %% ../nbs/reference/09_loss_checks.ipynb #6d0c7c9c
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +28,7 @@ from mnist_ce.case import (
     told,
 )
 from .scores import FORMS, as_kind, examples, readings
-from .watch import first_tensor, watch
+from .watch import first_tensor, last_tensor, watch
 
 # %% ../nbs/reference/09_loss_checks.ipynb #ad79f162
 def _unreadable(case: Case) -> tuple[str, Finding]:
@@ -366,7 +366,7 @@ def _weak_pull(case: Case) -> Finding | None:
     why += f"than 0.1% as hard as an even one (limit 25%); scores reach {number(z.abs().max())}"
     return Finding("warn", why, f"{fix}; or start with smaller weights")
 
-# %% ../nbs/reference/09_loss_checks.ipynb #dfbbd3b1
+# %% ../nbs/reference/09_loss_checks.ipynb #d35e9425
 def _dead(case: Case) -> Finding | None:
     it = _of(case, "dead-class")
     if not it.reading.dead:
@@ -376,7 +376,7 @@ def _dead(case: Case) -> Finding | None:
     low, high = (it.answers(labels, right)[0] for right in (0, 1))
     high[2:] = low[2:]  # only the dead label's scores differ
     before, after = (it.mean(scores, torch.tensor(labels)) for scores in (low, high))
-    if it.slopes([label] * 2, 5).any() and it.reading.columns > 1:
+    if it.slopes(labels, 5)[:2].nan_to_num().any() and it.reading.columns > 1:
         raise Unseen("see weak-pull")
     which = "label" + "s" * (len(it.reading.dead) > 1)
     which += " " + ", ".join(map(str, it.reading.dead[:9]))
@@ -496,7 +496,7 @@ def _hides_nan(case: Case) -> Finding | None:
         return Finding("pass", f"note: {why}, as in all of torch's margin losses")
     return Finding("fail", why)
 
-# %% ../nbs/reference/09_loss_checks.ipynb #07e0622b
+# %% ../nbs/reference/09_loss_checks.ipynb #e91918c7
 def _all_labels(case: Case) -> Tensor | None:
     """The labels of a sample, or of the batch."""
     if case.labels is None:
@@ -587,16 +587,34 @@ def _columns(case: Case) -> Finding | None:
     return Finding("pass", f"[N, {case.z.shape[1]}]") if case.scored else None
 
 
+def _fed_to(case: Case) -> str:
+    """The function by which the loss normalises the model's own outputs as they are; "" for none."""
+    out, y = case.trace[0].detach(), case.first[1]
+    loss = case.in_step or case.get("loss")
+    with watch() as seen:
+        try:
+            loss(out, y.to(out.device))
+        except Exception:  # another experiment tells
+            return ""
+    for call in seen.calls:
+        name, given = call.function.__name__, first_tensor((call.args, call.kwargs))
+        if name in _NORMALISE and (given is out or last_tensor(seen.calls, given) is out):
+            return name
+    return ""
+
+
 def _twice_by_model(case: Case) -> Finding | None:
+    fix = "give the loss the raw scores: no softmax or sigmoid at the end of the model"
+    again, out = _fed_to(case), case.trace[0].detach()
+    if case.ending == "softmax" and again or case.ending == "sigmoid" and _meets("sigmoid", again):
+        why = f"{case.ending} made the outputs from {number(out.min())} to {number(out.max())}, and "
+        return Finding("fail", f"{why}{again} in the loss normalises again", fix)
     z, it = case.z, _of(case, "softmax-twice")
     low, high, sums = z.min(), z.max(), z.sum(1)
     if it.kind != "logits" or z.shape[1] != it.reading.columns or not z.isfinite().all():
         return None
     span = f"outputs from {number(low)} to {number(high)}"
-    fix = "give the loss the raw scores: no softmax or sigmoid at the end of the model"
     again = _normalises(it)
-    if case.ending == "softmax" and again or case.ending == "sigmoid" and _meets("sigmoid", again):
-        return Finding("fail", f"{case.ending} made the {span}, and the loss normalises again", fix)
     if low < 0 or high > 1 or not again:
         return None
     if z.shape[1] > 1 and (sums - 1).abs().max() < 1e-3:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Call', 'Layer', 'Forward', 'Backward', 'Update', 'moody', 'first_tensor', 'Seen', 'watch', 'Kept', 'undisturbed',
-           'replayed', 'last_function']
+           'replayed', 'last_function', 'last_tensor']
 
 # %% ../nbs/reference/07_watch.ipynb #bab43b65
 import contextlib
@@ -108,7 +108,7 @@ def first_tensor(value: Any) -> Any:
         return next((t for t in map(first_tensor, value) if t is not None), None)
     return None
 
-# %% ../nbs/reference/07_watch.ipynb #e3ea22dc
+# %% ../nbs/reference/07_watch.ipynb #dd9b96a6
 class _Tape(TorchFunctionMode):
     """Notes calls of torch's functions that make tensors."""
 
@@ -159,7 +159,7 @@ class Seen:
     @property
     def full(self) -> bool:
         """Whether enough steps were seen: then no more tensors are kept."""
-        return len(self.of(Update)) >= self.steps or len(self.of(Backward)) >= 32
+        return len(self.of(Update)) >= self.steps or len(self.of(Backward)) >= 4 * self.steps
 
     @property
     def model(self) -> nn.Module | None:
@@ -176,6 +176,15 @@ class Seen:
     def optimizers(self) -> list[Any]:
         return list({id(u.optimizer): u.optimizer for u in self.of(Update)}.values())
 
+    @contextlib.contextmanager
+    def unnoted(self) -> Iterator[None]:
+        """Calls inside are none of the loop's."""
+        was, self._tape.on = self._tape.on, False
+        try:
+            yield
+        finally:
+            self._tape.on = was
+
     # What the hooks call.
     def enter(self, module: nn.Module, args: Any) -> None:
         if self.off:
@@ -185,7 +194,8 @@ class Seen:
             self._layers = []
             if id(module) not in self._known and not isinstance(module, nn.modules.loss._Loss):
                 self._known[id(module)] = module
-                self.start.append(Kept(module))
+                with self.unnoted():
+                    self.start.append(Kept(module))
             self._note(module.parameters())
 
     def leave(self, module: nn.Module, args: Any, out: Any) -> None:
@@ -227,6 +237,10 @@ class Seen:
     def backward(self, function: Any, tensors: Any, *args: Any, **kwargs: Any) -> Any:
         if self.off:
             return function(tensors, *args, **kwargs)
+        with self.unnoted():
+            return self._backward(function, tensors, *args, **kwargs)
+
+    def _backward(self, function: Any, tensors: Any, *args: Any, **kwargs: Any) -> Any:
         self._trained = True
         if self._last is not None:
             self.trained.add(self._last)
@@ -263,7 +277,8 @@ class Seen:
         self._held.update({id(p): p for p in held})
         if id(optimizer) not in self._known:
             self._known[id(optimizer)] = optimizer
-            self.start.append(Kept(optimizer))
+            with self.unnoted():
+                self.start.append(Kept(optimizer))
         empty = not any(p.grad is not None and bool(p.grad.any()) for p in held)
         rate = max((float(group.get("lr") or 0) for group in optimizer.param_groups), default=0.0)
         own = {id(p) for p in held if p.grad is not None and bool(p.grad.any())}
@@ -274,7 +289,7 @@ class Seen:
         if not self.full:
             self._weights.update({id(p): p for p in weights if p.requires_grad})
 
-# %% ../nbs/reference/07_watch.ipynb #53ee7c5f
+# %% ../nbs/reference/07_watch.ipynb #d27a0a23
 @contextlib.contextmanager
 def watch(steps: int = 8) -> Iterator[Seen]:
     """Note what the training loop inside does: `with watch() as seen:`, then `examine(seen)`.
@@ -297,11 +312,8 @@ def watch(steps: int = 8) -> Iterator[Seen]:
         return iterator
 
     def advance(iterator: Any) -> Any:
-        on, seen._tape.on = seen._tape.on, False  # what a data set does is its own affair
-        try:
+        with seen.unnoted():
             batch = ahead(iterator)
-        finally:
-            seen._tape.on = on
         if not seen.off:
             seen.batch(iterators.get(id(iterator), iterator), batch)
         return batch
@@ -455,7 +467,7 @@ def undisturbed(*things: Any) -> Iterator[None]:
         np.random.set_state(of_numpy)
         random.setstate(of_python)
 
-# %% ../nbs/reference/07_watch.ipynb #b78d784f
+# %% ../nbs/reference/07_watch.ipynb #6e61fd6a
 def replayed(
     calls: list[Call], scores: Tensor, targets: Tensor, root: Tensor
 ) -> Callable[[Tensor, Tensor], Tensor] | None:
@@ -471,7 +483,7 @@ def replayed(
         if counts or any(id(part) in known for part in parts):
             own.append(call)
             known.update(id(part) for part in _tensors(call.out))
-    if id(root) not in known or not _uses(own, scores):
+    if id(root) not in known or not _uses(own, scores) or not _uses(own, targets):
         return None
 
     def loss(z: Tensor, y: Tensor) -> Tensor:
@@ -509,7 +521,7 @@ def _tensors(value: Any) -> list[Tensor]:
 def _uses(calls: list[Call], tensor: Tensor) -> bool:
     return any(part is tensor for call in calls for part in _tensors((call.args, call.kwargs)))
 
-# %% ../nbs/reference/07_watch.ipynb #0473dc25
+# %% ../nbs/reference/07_watch.ipynb #edd537ef
 _SAME = set(
     "view reshape squeeze unsqueeze flatten contiguous clone to float double transpose permute t "
     "__getitem__ __get__ view_as reshape_as detach type as_subclass dropout".split()
@@ -518,11 +530,14 @@ _SAME = set(
 
 def last_function(calls: list[Call], tensor: Tensor) -> str:
     """The name of the function that made a tensor's values; "" where it is not among `calls`."""
+    tensor = last_tensor(calls, tensor)
+    names = [call.function.__name__ for call in calls if call.out is tensor]
+    return next((name.rstrip("_") for name in reversed(names) if name not in _SAME), "")
+
+
+def last_tensor(calls: list[Call], tensor: Any) -> Any:
+    """The tensor that `tensor` shows in another shape or type."""
     for call in reversed(calls):
-        if call.out is tensor:
-            name = call.function.__name__
-            given = first_tensor((call.args, call.kwargs))
-            if name not in _SAME or given is None:
-                return name.rstrip("_") if not name.startswith("__") else name
-            tensor = given
-    return ""
+        if call.out is tensor and call.function.__name__ in _SAME:
+            tensor = first_tensor((call.args, call.kwargs))
+    return tensor
