@@ -61,6 +61,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                            'mnist_ce/case.py'),
                                'mnist_ce.case.Unseen': ('reference/case.html#unseen', 'mnist_ce/case.py'),
                                'mnist_ce.case._escaped': ('reference/case.html#_escaped', 'mnist_ce/case.py'),
+                               'mnist_ce.case._generators': ('reference/case.html#_generators', 'mnist_ce/case.py'),
                                'mnist_ce.case._is_list_of_batches': ('reference/case.html#_is_list_of_batches', 'mnist_ce/case.py'),
                                'mnist_ce.case._is_loader': ('reference/case.html#_is_loader', 'mnist_ce/case.py'),
                                'mnist_ce.case._leaves': ('reference/case.html#_leaves', 'mnist_ce/case.py'),

@@ -189,7 +189,7 @@ def columns_of(count: int) -> str:
     """A number of columns as text."""
     return f"{count} column{'s' * (count != 1)}"
 
-# %% ../nbs/reference/08_case.ipynb #8ea3f12e
+# %% ../nbs/reference/08_case.ipynb #4e7d66cd
 def _is_loader(data: Any) -> bool:
     return hasattr(data, "__iter__") and hasattr(data, "dataset")
 
@@ -225,13 +225,11 @@ def batches_of(data: Any, name: str = "train", size: int = 64) -> Iterator[tuple
                 data = DataLoader(data.dataset, data.batch_size, **parts)
             else:
                 data = DataLoader(data.dataset, batch_sampler=data.batch_sampler, **parts)
-        generator = getattr(data, "generator", None)
-        drawn = generator.get_state() if isinstance(generator, torch.Generator) else None
+        generators = Kept(*_generators(data))
         try:
             yield from (_pair(batch, name) for batch in data)
         finally:
-            if drawn is not None:
-                generator.set_state(drawn)
+            generators.put_back()
         return
     if _is_list_of_batches(data):
         yield from (_pair(batch, name) for batch in data)
@@ -242,10 +240,22 @@ def batches_of(data: Any, name: str = "train", size: int = 64) -> Iterator[tuple
         yield _rows(data, chosen, name)
 
 
+def _generators(loader: Any) -> list[torch.Generator]:
+    """The generators by which a loader and its sampler draw the order."""
+    places = [loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)]
+    places += [getattr(places[2], "sampler", None)]
+    found = [getattr(place, "generator", None) for place in places]
+    shuffle = getattr(getattr(loader, "shuffle_fn", None), "__closure__", None) or ()
+    found += [cell.cell_contents for cell in shuffle]  # fastai's loaders take a function
+    return [generator for generator in found if isinstance(generator, torch.Generator)]
+
+
 def _is_list_of_batches(data: Any) -> bool:
     """Whether it is a list of pairs (inputs, targets) of tensors with as many rows each."""
-    pairs = isinstance(data, (tuple, list)) and len(data) > 0 and all(
-        isinstance(part, (tuple, list)) and len(part) == 2 for part in data[:3]
+    pairs = (
+        isinstance(data, (tuple, list))
+        and len(data) > 0
+        and all(isinstance(part, (tuple, list)) and len(part) == 2 for part in data[:3])
     )
     if not pairs:
         return False
@@ -301,7 +311,8 @@ def sample_of(
         parts = batches_of(data, name)
     xs, ys, end, seen = [], [], time.monotonic() + seconds, 0
     for x, y in parts:
-        xs.append(_plain(x, name)), ys.append(_plain(y, name))
+        xs.append(_plain(x, name))
+        ys.append(_plain(y, name))
         seen += len(xs[-1])
         if seen >= most or time.monotonic() > end:
             break
@@ -401,7 +412,7 @@ class Subject:
         scores, labels = self.answers(labels, right, wrong)
         return self.value_and_slopes(scores, labels)[1] * len(labels)
 
-# %% ../nbs/reference/08_case.ipynb #57054462
+# %% ../nbs/reference/08_case.ipynb #2e16d403
 class Case:
     """What a visitor brought, and what was found out about it, each thing once."""
 
@@ -445,13 +456,13 @@ class Case:
             raise Unseen("there are no inputs: pass train=")
         found, end = [], time.monotonic() + 3
         for batch in itertools.islice(batches_of(self.get(name), name), 6):
-            found.append(tuple(part.as_subclass(Tensor) if isinstance(part, Tensor) else
-                               _plain(part, name) for part in batch))
+            x, y = (_plain(part, name) for part in batch)
+            found.append((x, y))
             if time.monotonic() > end:
                 break
         if not found:
             raise Unseen(f"{name} is empty")
-        return found  # type: ignore
+        return found
 
     @functools.cached_property
     def sample(self) -> tuple[Tensor, Tensor]:
@@ -551,7 +562,9 @@ class Case:
                 for part in parts:
                     if id(part) not in made and part.ndim and len(part) == n:
                         return part
-                made.update(id(t) for t in (call.out if isinstance(call.out, tuple) else (call.out,)))
+                made.update(
+                    id(t) for t in (call.out if isinstance(call.out, tuple) else (call.out,))
+                )
         return None
 
     def shaped(self, x: Tensor) -> Tensor:
@@ -644,7 +657,7 @@ class Case:
             if isinstance(f, Forward) and f.grad and f.model is self.model
         ), None)  # fmt: skip
         y = None if forward is None else self.target_of(forward)
-        if y is None:
+        if forward is None or y is None:
             return None
         backward = events[back]
         for candidate in self._targets(backward.calls, y):  # type: ignore
@@ -677,7 +690,9 @@ class Case:
 
     @property
     def loss_name(self) -> str:
-        return name_of(self.get("loss")) if self.has("loss") and "loss" in self.given else "the loss"
+        return (
+            name_of(self.get("loss")) if self.has("loss") and "loss" in self.given else "the loss"
+        )
 
     @functools.cached_property
     def scored(self) -> bool:
@@ -702,11 +717,13 @@ class Case:
         if self.regression:
             raise Unseen("the targets are no classes: a regression's loss is left alone")
         if self.has("model") and (self.has("train") or self.has("valid")) and not self.scored:
-            given = list(self.trace[0].shape)  # raises Misfit where there is no output
-            raise Unseen(f"the model gives {given}: only scores [N, C] can be examined")
+            shape = list(self.trace[0].shape)  # raises Misfit where there is no output
+            raise Unseen(f"the model gives {shape}: only scores [N, C] can be examined")
         call, classes = on_copies(self.loss), max(self.columns or self._classes, 2)
-        given = None
-        if self.as_given is not None and int(self.labels.max()) < classes:  # type: ignore
+        given: Reading | None = None
+        labels = self.labels
+        inside = labels is not None and int(labels.max()) < classes
+        if self.as_given is not None and inside:
             mine = on_copies(self.as_given)
             given = best_reading(mine, classes, self.columns, tried=self.tried)
             if given is not None and self.signed and (given.columns == 1):
@@ -720,8 +737,10 @@ class Case:
             else:
                 given = None
         reading = best_reading(call, classes, self.columns, tried=self.tried)
-        self.misread = self.as_given is not None and reading is not None and (
-            reading.rank() == 0 and reading.kind == "logits" and int(self.labels.max()) < classes
+        self.misread = (
+            self.as_given is not None
+            and reading is not None
+            and (reading.rank() == 0 and reading.kind == "logits" and inside)
         )
         if given is not None and not self.misread:
             return subject
@@ -782,7 +801,7 @@ class Case:
 
     @functools.cached_property
     def targets(self) -> Tensor | None:
-        """What the data has as the target of label 0, 1, 2 …; None where its labels are not known.
+        """What the data has as the target of label 0, 1, 2 …; None where there are no labels.
 
         None too for `Digits` without a step: our own loop finds out what the loss takes.
         """

@@ -8,6 +8,7 @@ __all__ = ['main']
 # %% ../nbs/reference/16_cli.ipynb #15277449
 import contextlib
 import importlib
+import json
 import math
 import operator
 import os
@@ -435,14 +436,26 @@ _THING = _Function(function=False)
 @click.option("--optimizer", type=_THING, help="Your optimizer.")
 @click.option("--step", type=_Function(), help="All that your loop does with one batch.")
 @click.option("--validate", type=_Function(), help="Your validation, to a number.")
-@click.option("--columns", type=click.IntRange(min=1),
-              help="Of the scores that loss and metric take.  [default: found out]")
-@click.option("--seconds", type=click.FloatRange(min=1), default=60, show_default=True,
-              help="How long a script may run.")
+@click.option(
+    "--columns",
+    type=click.IntRange(min=1),
+    help="Of the scores that loss and metric take.  [default: found out]",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=1),
+    default=60,
+    show_default=True,
+    help="How long a script may run.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")  # fmt: skip
 def _doctor(
-    target: str | None, arguments: tuple[str, ...], columns: int | None, seconds: float,
-    as_json: bool, **given: Any,
+    target: str | None,
+    arguments: tuple[str, ...],
+    columns: int | None,
+    seconds: float,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Why does it not train? Examine TARGET: a script, or a loss as module:function.
 

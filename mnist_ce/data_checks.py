@@ -29,7 +29,7 @@ from .loss_checks import mistaken
 from .model_checks import off_scale
 from .watch import Backward, Forward, undisturbed, watch
 
-# %% ../nbs/reference/12_data_checks.ipynb #76da1114
+# %% ../nbs/reference/12_data_checks.ipynb #fa8e8eb4
 def _fed(case: Case) -> tuple[Tensor, Tensor]:
     """The inputs as the model gets them in training, at most 1000 rows, and their targets."""
     if case.seen is not None and case.has("model" if case.get("model") is not None else "run"):
@@ -38,7 +38,8 @@ def _fed(case: Case) -> tuple[Tensor, Tensor]:
             pair = isinstance(f.batch, (tuple, list)) and len(f.batch) == 2
             if f.grad and f.x is not None and f.model is case.model and pair:
                 if isinstance(f.batch[1], Tensor) and len(f.batch[1]) == len(f.x):
-                    xs.append(f.x.detach().cpu()), ys.append(f.batch[1].detach().cpu())
+                    xs.append(f.x.detach().cpu())
+                    ys.append(f.batch[1].detach().cpu())
         if xs and len({x.shape[1:] for x in xs}) == 1:
             return torch.cat(xs)[:1000], torch.cat(ys)[:1000]
     return case.sample
@@ -58,12 +59,14 @@ def _checked(case: Case) -> tuple[Tensor, Tensor]:
         for f in seen.of(Forward):
             pair = isinstance(f.batch, (tuple, list)) and len(f.batch) == 2
             if f.x is not None and f.model is case.model and pair and len(f.batch[1]) == len(f.x):
-                xs.append(f.x.detach().cpu()), ys.append(f.batch[1].detach().cpu())
+                xs.append(f.x.detach().cpu())
+                ys.append(f.batch[1].detach().cpu())
         if xs and len({x.shape[1:] for x in xs}) == 1:
             return torch.cat(xs)[:1500], torch.cat(ys)[:1500]
     if case.watched is not None and not case.has("valid"):
         xs = [
-            f.x.detach().cpu() for f in case.watched.of(Forward)
+            f.x.detach().cpu()
+            for f in case.watched.of(Forward)
             if not f.grad and f.x is not None and f.model is case.model
         ]
         train, _ = _once(case, _fed)
@@ -83,7 +86,7 @@ def _once(case: Case, make: Callable[[Case], Any]) -> Any:
         known[make] = make(case)
     return known[make]
 
-# %% ../nbs/reference/12_data_checks.ipynb #1e0e43f0
+# %% ../nbs/reference/12_data_checks.ipynb #9276179b
 def _rows(x: Tensor) -> Tensor:
     return x.detach().cpu().flatten(1)
 
@@ -164,7 +167,12 @@ class _Neighbors:
             except Unseen:
                 return
             rows = _rows(vx)
-            if known is None or len(known) != len(rows) or rows.shape[1] != self.x.shape[1] or len(rows) < 50:
+            if (
+                known is None
+                or len(known) != len(rows)
+                or rows.shape[1] != self.x.shape[1]
+                or len(rows) < 50
+            ):
                 return
             self.vx, self.vy = rows, known
             self.valid = _agreement(rows, known, rows, known, same=True)
@@ -270,7 +278,7 @@ def _sorted(case: Case) -> Finding | None:
     why = f"the first {len(labels)} batches hold {number(seen)} classes each, at random they would "
     return Finding("fail", f"{why}hold {number(expected)}")
 
-# %% ../nbs/reference/12_data_checks.ipynb #a024334b
+# %% ../nbs/reference/12_data_checks.ipynb #bc5c37b8
 def _apart(case: Case) -> Finding | None:
     moved = _moved_in_step(case)
     if moved:
@@ -300,10 +308,14 @@ def _apart(case: Case) -> Finding | None:
         if purity > 0.6 and len(target.unique()) == len(target):
             k = int((table.argmax(1) != torch.arange(len(table))).nonzero()[0])
             why = f"validation inputs of label {k} look like training inputs of label "
-            return Finding("fail", f"{why}{int(table.argmax(1)[k])}: the labels are numbered otherwise")
+            return Finding(
+                "fail", f"{why}{int(table.argmax(1)[k])}: the labels are numbered otherwise"
+            )
     if near.valid == near.valid and near.train < near.valid - 0.25 and near.n >= 200:
         if not _random_inputs(case):
-            why = f"{seen}; {number(100 * near.valid)}% among the validation inputs (limit 25% apart)"
+            why = (
+                f"{seen}; {number(100 * near.valid)}% among the validation inputs (limit 25% apart)"
+            )
             return Finding("warn", why)
     return None
 
@@ -326,8 +338,10 @@ def _moved_in_step(case: Case) -> str:
         ]
         same = [t for t in used if t.shape == y.shape and t.dtype == y.dtype]
         y_kept = not same or any(torch.equal(t, y) for t in same)
-        y_moved = not y_kept and y.ndim == 1 and any(
-            torch.equal(t.sort().values, y.sort().values) for t in same
+        y_moved = (
+            not y_kept
+            and y.ndim == 1
+            and any(torch.equal(t.sort().values, y.sort().values) for t in same)
         )
         if isinstance(x, Tensor) and x.numel() == given.numel() and x.is_floating_point():
             a, b = (_rows(part).double().sum(1) for part in (x, given))
@@ -357,7 +371,7 @@ def _random_inputs(case: Case) -> bool:
         return False
     return False
 
-# %% ../nbs/reference/12_data_checks.ipynb #889240cf
+# %% ../nbs/reference/12_data_checks.ipynb #5f105b0a
 def _split(case: Case) -> Finding | None:
     (x, _), (v, _) = _once(case, _fed), _once(case, _checked)
     if x.shape[1:] != v.shape[1:] and x[0].numel() != v[0].numel():
@@ -375,7 +389,9 @@ def _split(case: Case) -> Finding | None:
     near = _once(case, _Neighbors)
     clear = near.valid > near.valid_limit + 0.1 and near.train > near.limit + 0.1
     if clear and near.between < min(near.valid, near.train) - 0.2 and not _apart(case):
-        why = f"a neighbor in its own set has the same label for {number(100 * near.valid)}% of the "
+        why = (
+            f"a neighbor in its own set has the same label for {number(100 * near.valid)}% of the "
+        )
         why += f"validation inputs, one in the training set for {number(100 * near.between)}%"
         return Finding("warn", f"{why} (limit 20% apart)")
     return None
@@ -406,7 +422,7 @@ def _whole(data: Any, name: str) -> Tensor:
         return sample_of(data, name, 10**9)[0].flatten(1)
     return sample_of(data, name, 20_000)[0].flatten(1)
 
-# %% ../nbs/reference/12_data_checks.ipynb #011fab58
+# %% ../nbs/reference/12_data_checks.ipynb #40de137a
 _TURNS: dict[str, Callable[[Tensor], Tensor]] = {
     "as they are": lambda x: x,
     "mirrored left to right": lambda x: x.flip(-1),
@@ -425,7 +441,11 @@ def _pictures(x: Tensor) -> Tensor | None:
     if x.ndim in (3, 4) and x.shape[-1] == x.shape[-2] > 4:
         return x
     side = round(x[0].numel() ** 0.5)
-    return x.reshape(len(x), side, side) if x.ndim == 2 and side > 4 and side**2 == x.shape[1] else None
+    return (
+        x.reshape(len(x), side, side)
+        if x.ndim == 2 and side > 4 and side**2 == x.shape[1]
+        else None
+    )
 
 
 def _nearest_turn(x: Tensor, b: Tensor, same: bool) -> Tensor:
@@ -443,22 +463,26 @@ def _augmented(case: Case) -> Finding | None:
     near = _once(case, _Neighbors)
     if not near.valid > near.valid_limit + 0.1:
         return None
-    x, y = _once(case, _fed)
+    given, _ = _once(case, _fed)
     agree = _agreement(near.x[:500].float(), near.y[:500], near.vx.float(), near.vy)
     if agree > near.valid - 0.1:
         return None
     seen = f"a neighbor in the validation set has the same label for {number(100 * agree)}% of the "
     seen += f"training inputs, for {number(100 * near.valid)}% of the validation inputs"
     if agree < near.chance + 0.4 * (near.valid - near.chance) and _random_inputs(case):
-        return Finding("warn", f"{seen} (limit 40% of the way), and they change from epoch to epoch")
-    x = _pictures(x.detach().cpu())  # type: ignore
+        return Finding(
+            "warn", f"{seen} (limit 40% of the way), and they change from epoch to epoch"
+        )
+    x = _pictures(given.detach().cpu())
     if x is None or x[0].numel() != near.vx.shape[1]:
         return None
     x, y = x[:500].float(), near.y[:500]
     v = near.vx.float().view(len(near.vx), *x.shape[1:])
     turns = _nearest_turn(x, near.vx.float(), same=False)
     usual = _nearest_turn(v[:500], near.vx.float(), same=True)
-    counts, before = (torch.bincount(t, minlength=len(_TURNS)).double() / len(t) for t in (turns, usual))
+    counts, before = (
+        torch.bincount(t, minlength=len(_TURNS)).double() / len(t) for t in (turns, usual)
+    )
     excess = counts - before
     if float(excess[1:].max()) > 0.1:
         k = int(excess[1:].argmax()) + 1
@@ -466,16 +490,16 @@ def _augmented(case: Case) -> Finding | None:
         again = _agreement(undone.flatten(1), y, near.vx.float(), near.vy)
         if again > agree + 0.05 and counts[0] > 0.15:  # else one set is prepared otherwise
             name = list(_TURNS)[k]
-            why = f"{seen}, and for {number(100 * again)}% once turned back: {number(100 * counts[k])}%"
-            return Finding("fail", f"{why} come nearest {name}")
+            why = f"{seen}, and for {number(100 * again)}% once turned back: "
+            return Finding("fail", f"{why}{number(100 * counts[k])}% come nearest {name}")
     return None
 
-# %% ../nbs/reference/12_data_checks.ipynb #27e1a983
+# %% ../nbs/reference/12_data_checks.ipynb #0c36d9ed
 OF_DATA = [
     Experiment("bad-data", "finite inputs, labels in range", "train", _bad,
                "look at these rows, and at the code that reads them",
-               "input-scale not-finite lr-large exploding columns split-differs labels-apart nll-input "
-               "broadcast metric-wrong"),
+               "input-scale not-finite lr-large exploding columns split-differs labels-apart "
+               "nll-input broadcast metric-wrong"),
     Experiment("leak", "no example in both sets", "train valid", _leak,
                "validate on data that is not trained on"),
     Experiment("sorted", "batches of all classes", "train", _sorted,
@@ -487,8 +511,8 @@ OF_DATA = [
                "look at a few inputs beside their labels, then at the code that pairs them: one "
                "index for both", "split-differs augmentation"),
     Experiment("augmentation", "augmented inputs show their label", "train valid", _augmented,
-               "leave that transform out: it changes what the label says", "labels-apart split-differs "
-               "input-scale"),
+               "leave that transform out: it changes what the label says", "labels-apart "
+               "split-differs input-scale"),
     Experiment("split-differs", "both sets prepared alike", "train", _split,
                "one function prepares both, with numbers taken from the training set",
                "augmentation"),

@@ -31,7 +31,7 @@ from .watch import Backward, Forward, Seen, undisturbed, watch
 
 _all_ = ["Check", "Report", "watch"]
 
-# %% ../nbs/reference/14_doctor.ipynb #c67da52d
+# %% ../nbs/reference/14_doctor.ipynb #78d59699
 EXPERIMENTS: list[Experiment] = [
     *COLUMNS, *OF_DATA[:1], *OF_MODEL[:3], *OF_LOSS[:-3], *OF_MATCH, *OF_LOSS[-3:-2], *OF_STEP[:6],
     *OF_MODEL[3:], *OF_DATA[1:], *OF_STEP[6:], *OF_LOSS[-2:], *OF_METRIC,
@@ -88,7 +88,8 @@ def _led_back(checks: list[tuple[Experiment, Check]]) -> list[tuple[Experiment, 
         for cause in experiment.explains.split():
             if cause != root and cause not in (found.get(root), root):
                 found.setdefault(cause, root)
-    told_of, lines = set(), []
+    told_of: set[str] = set()
+    lines: list[tuple[Experiment, Check]] = []
     convicted = {check.cause for _, check in alarms}
     for experiment, check in checks:
         if check.status in ("fail", "warn"):
@@ -174,13 +175,11 @@ def _of_learner(learn: Any, given: dict[str, Any]) -> dict[str, Any]:
     if len(learn.metrics):
         first = learn.metrics[0]  # of other kinds than AvgMetric only fastai knows the call
         metric = first.func if type(first).__name__ == "AvgMetric" else None
-    brought = dict(
-        metric=metric, model=learn.model, train=learn.dls.train, valid=learn.dls.valid
-    )
+    brought = dict(metric=metric, model=learn.model, train=learn.dls.train, valid=learn.dls.valid)
     mine = {name: value for name, value in brought.items() if given[name] is None}
     return dict(mine, loss=learn.loss_func)
 
-# %% ../nbs/reference/14_doctor.ipynb #928e4d32
+# %% ../nbs/reference/14_doctor.ipynb #1b43a59a
 def examine_script(path: str | Path, *arguments: str, seconds: float = 60) -> Report:
     """Run a training script as it is, in a process of its own, stop it early and examine it.
 
@@ -203,7 +202,9 @@ def examine_script(path: str | Path, *arguments: str, seconds: float = 60) -> Re
         )  # fmt: skip
         if not answer.is_file():
             last = " | ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
-            raise ValueError(f"{path}: no training was seen in it. It ended with: {last or 'nothing'}")
+            raise ValueError(
+                f"{path}: no training was seen in it. It ended with: {last or 'nothing'}"
+            )
         return Report(Check(*row) for row in json.loads(answer.read_text()))
 
 

@@ -99,11 +99,13 @@ class Proved(Exception):
         super().__init__(finding.why)
         self.finding = finding
 
-# %% ../nbs/reference/09_loss_checks.ipynb #9e460dbc
+# %% ../nbs/reference/09_loss_checks.ipynb #09d9ed74
 def _target_form(case: Case) -> Finding | None:
     if case.scored and case.columns == 1 and case.labels is not None and case.labels.max() > 1:
         if _as_numbers(case):
-            why = "labels are taken for numbers: for target 3 a score of 3 is best, and 2 and 4 are "
+            why = (
+                "labels are taken for numbers: for target 3 a score of 3 is best, and 2 and 4 are "
+            )
             fix = "a column per class and F.cross_entropy: digits are names, a 4 is no better 3"
             return Finding("fail", f"{why}the next best", fix)
     it = _of(case, "target-form")
@@ -119,7 +121,11 @@ def _target_form(case: Case) -> Finding | None:
         shift = _shifted(case)
         if shift:
             return Finding("fail", *shift)
-        form = reading.form.replace("float ", "float 0 or 1 ") if reading.columns == 1 else reading.form
+        form = (
+            reading.form.replace("float ", "float 0 or 1 ")
+            if reading.columns == 1
+            else reading.form
+        )
         write = f"targets {form}, not {theirs}"
         why = f"with the data's targets, {theirs}, it does not fall as the right answer's score "
         return Finding("fail", f"{why}rises; with {form} it does", f"hand it {write}")
@@ -328,13 +334,13 @@ def _bounded(case: Case) -> Finding | None:
             return Finding("fail", why)
     return None
 
-# %% ../nbs/reference/09_loss_checks.ipynb #d2599958
+# %% ../nbs/reference/09_loss_checks.ipynb #c6becf99
 def _weak_pull(case: Case) -> Finding | None:
     it = _of(case, "weak-pull")
     fix = "cross entropy of raw scores pulls hardest where the answer is most wrong"
     if it.reading.direction == "rises" and _humped(it) and not _climbs(case):
-        right, even, wrong = map(number, _limits(it))
-        why = f"{wrong} for sure and wrong answers, {right} for right ones, {even} in between: "
+        ends = [number(value) for value in _limits(it)]
+        why = f"{ends[2]} for sure and wrong answers, {ends[0]} for right ones, {ends[1]} between: "
         return Finding("fail", f"{why}wrong answers are not pulled back", fix)
     if it.reading.direction not in ("falls", "falls for some"):
         return None
@@ -391,7 +397,7 @@ def _no_gradient(case: Case) -> Finding | None:
     _of(case, "no-gradient")
     return None
 
-# %% ../nbs/reference/09_loss_checks.ipynb #d4d913d2
+# %% ../nbs/reference/09_loss_checks.ipynb #e16656f5
 def _mixes(case: Case) -> Finding | None:
     it = _of(case, "loss-mixes-rows")
     if it.reading.reduction != "mixed":
@@ -441,8 +447,12 @@ def _broadcasts(case: Case) -> Finding | None:
 def _meet_all_as_given(case: Case) -> Finding | None:
     """The same with the model's own outputs and the data's own targets, whatever they mean."""
     (_, y), z = case.first, case.trace[0].detach()
-    if y.shape == z.shape or y.numel() != z.numel() or len(y) < 4 or case.targets is None and (
-        not case.regression
+    if (
+        y.shape == z.shape
+        or y.numel() != z.numel()
+        or len(y) < 4
+        or case.targets is None
+        and (not case.regression)
     ):
         return None
     loss = case.in_step or case.get("loss")
@@ -496,7 +506,7 @@ def _hides_nan(case: Case) -> Finding | None:
         return Finding("pass", f"note: {why}, as in all of torch's margin losses")
     return Finding("fail", why)
 
-# %% ../nbs/reference/09_loss_checks.ipynb #e91918c7
+# %% ../nbs/reference/09_loss_checks.ipynb #9b0c585b
 def _all_labels(case: Case) -> Tensor | None:
     """The labels of a sample, or of the batch."""
     if case.labels is None:
@@ -538,7 +548,9 @@ def _as_numbers(case: Case) -> bool:
     try:
         for k in 2, 3, 5:
             y = torch.tensor([k, k])
-            at = [float(case.as_given(torch.full((2, 1), v), y).mean()) for v in (k - 1.0, k, k + 1.0)]
+            at = [
+                float(case.as_given(torch.full((2, 1), v), y).mean()) for v in (k - 1.0, k, k + 1.0)
+            ]
             if not at[1] < min(at[0], at[2]):
                 return False
     except Exception:  # it does not take them
@@ -572,7 +584,12 @@ def _columns(case: Case) -> Finding | None:
             why = f"a label is {outside[0]}, the model gives {columns_of(c)}"
             return Finding("fail", why, "one column per class, or one for two classes")
         labeled = not case.has("loss") or case.subject is not None
-        if labeled and every is not None and len(every) > 3 * c / 2 and c > 2 * (int(every.max()) + 1) > 2:
+        if (
+            labeled
+            and every is not None
+            and len(every) > 3 * c / 2
+            and c > 2 * (int(every.max()) + 1) > 2
+        ):
             why = f"labels go from 0 to {int(every.max())}, the model gives {columns_of(c)} (limit "
             return Finding("warn", f"{why}twice as many)", "a last layer with a column per class")
         if len(z) != len(case.first[0]):
@@ -588,7 +605,7 @@ def _columns(case: Case) -> Finding | None:
 
 
 def _fed_to(case: Case) -> str:
-    """The function by which the loss normalises the model's own outputs as they are; "" for none."""
+    """The function by which the loss normalises the model's outputs as they are; "" for none."""
     out, y = case.trace[0].detach(), case.first[1]
     loss = case.in_step or case.get("loss")
     with watch() as seen:
@@ -607,7 +624,9 @@ def _twice_by_model(case: Case) -> Finding | None:
     fix = "give the loss the raw scores: no softmax or sigmoid at the end of the model"
     again, out = _fed_to(case), case.trace[0].detach()
     if case.ending == "softmax" and again or case.ending == "sigmoid" and _meets("sigmoid", again):
-        why = f"{case.ending} made the outputs from {number(out.min())} to {number(out.max())}, and "
+        why = (
+            f"{case.ending} made the outputs from {number(out.min())} to {number(out.max())}, and "
+        )
         return Finding("fail", f"{why}{again} in the loss normalises again", fix)
     z, it = case.z, _of(case, "softmax-twice")
     low, high, sums = z.min(), z.max(), z.sum(1)

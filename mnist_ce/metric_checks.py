@@ -31,7 +31,7 @@ from .metrics import Whole, as_metric
 from .scores import Kind, as_kind, name_of
 from .watch import first_tensor, undisturbed, watch
 
-# %% ../nbs/reference/10_metric_checks.ipynb #74113fe7
+# %% ../nbs/reference/10_metric_checks.ipynb #232f6944
 def _marked(labels: Tensor, size: float, columns: int) -> Tensor:
     """Logits [N, C]: `size` for each example's label, minus `size` for the others."""
     return size * answers(labels, 1, -1 if columns > 1 else 0, columns)
@@ -45,9 +45,7 @@ def _misjudges(metric: Whole, columns: int, kind: Kind) -> str:
     values = []
     for size in 4, 0.2:
         right = _marked(labels, size, columns)
-        scored = [
-            metric.value(as_kind(z, kind), labels.view(metric.form)) for z in (right, -right)
-        ]
+        scored = [metric.value(as_kind(z, kind), labels.view(metric.form)) for z in (right, -right)]
         seen = f"{kind} {shown(as_kind(right, kind)[0])}, target 0"
         a, b = map(number, scored)
         if not scored[0] > scored[1]:
@@ -66,7 +64,9 @@ def _misjudges(metric: Whole, columns: int, kind: Kind) -> str:
         if scored[1] > 1 / classes + 0.05:
             return f"{len(labels)} wrong answers score {number(scored[1])}"
     some = torch.linspace(0.1, 6, len(labels)).view(-1, 1)
-    mixed = metric.value(as_kind(some * _marked(labels, 1, columns), kind), labels.view(metric.form))
+    mixed = metric.value(
+        as_kind(some * _marked(labels, 1, columns), kind), labels.view(metric.form)
+    )
     if abs(values[0] - values[1]) < 1e-6 and abs(mixed - values[0]) > 1e-6:
         return f"{len(labels)} right answers, some surer than others, score {number(mixed)}"
     return ""
@@ -164,9 +164,10 @@ def _wrong(case: Case) -> Finding | None:
 
 def _sound(case: Case) -> Whole:
     it = _read(case)
-    if it.metric is None or abs(
-        (pair := _rearranged(it.metric, it.columns, it.kind, 11, 3))[0] - pair[1]
-    ) >= 1e-5:
+    if (
+        it.metric is None
+        or abs((pair := _rearranged(it.metric, it.columns, it.kind, 11, 3))[0] - pair[1]) >= 1e-5
+    ):
         raise Unseen("see metric-wrong")
     try:
         _rearranged(it.metric, it.columns, it.kind, 997, 50)
@@ -213,7 +214,7 @@ def _nan(case: Case) -> Finding | None:
     dead = metric.value(holed, labels.view(metric.form))
     return Finding("pass", f"note: a model that gives only NaN would score {number(dead)}")
 
-# %% ../nbs/reference/10_metric_checks.ipynb #7d515b81
+# %% ../nbs/reference/10_metric_checks.ipynb #abb33575
 def _nan_of_numbers(case: Case) -> Finding | None:
     y = case.first[1].detach().cpu()
     y = y.view(case.trace[0].shape) if y.numel() == case.trace[0].numel() else y
@@ -225,10 +226,12 @@ def _nan_of_numbers(case: Case) -> Finding | None:
         return None
     if value != value or abs(value - best) > 1e-6 * max(1, abs(best)):
         return None
-    why = f"{len(y)} outputs that equal their targets: {number(best)}; with one of them NaN the same"
+    why = (
+        f"{len(y)} outputs that equal their targets: {number(best)}; with one of them NaN the same"
+    )
     return Finding("fail", why)
 
-# %% ../nbs/reference/10_metric_checks.ipynb #b3936b3d
+# %% ../nbs/reference/10_metric_checks.ipynb #797fa2ed
 class _Validation:
     """A validation with answers made up: called as `scored(size)`, it returns its number."""
 
@@ -315,7 +318,10 @@ def _validates_wrong(case: Case) -> Finding | None:
             fix = "compare scores.argmax(1) with targets [N], or scores > 0 of one column"
             return Finding("fail", f"{seen}{told_size}", fix)
         full = max(it.counts) * len(it.counts)
-        if full != n and min(abs(right - n / full), abs(right - n / (full - max(it.counts)))) < 1e-6:
+        if (
+            full != n
+            and min(abs(right - n / full), abs(right - n / (full - max(it.counts)))) < 1e-6
+        ):
             raise Unseen("see metric-batches")
         if right > 1 + 1e-6 and abs(right - 100) > 1e-4:
             return Finding("fail", seen, "divide the number of right answers by the number of all")
@@ -342,7 +348,9 @@ def _validates_batches(case: Case) -> Finding | None:
     if abs(best - 1) > 1e-6 and abs(best - 100) > 1e-4:
         full = max(counts) * len(counts)
         if full != n and min(abs(best - n / full), abs(best - n / (full - max(counts)))) < 1e-6:
-            why = f"validate() gives {number(best)} for {n} right answers in batches of {max(counts)}: "
+            why = (
+                f"validate() gives {number(best)} for {n} right answers in {len(counts)} batches: "
+            )
             return Finding("fail", f"{why}it divides by full batches", fix)
         return None
     # As many wrong answers of the same labels, first in the last batch, then among the others.
@@ -358,7 +366,11 @@ def _validates_batches(case: Case) -> Finding | None:
 
     def wrong_where(masks: list[Tensor]) -> float:
         def make(labels: Tensor, k: int) -> Tensor:
-            sign = 1 - 2 * masks[k].float() if len(masks[k]) == len(labels) else torch.ones(len(labels))
+            sign = (
+                1 - 2 * masks[k].float()
+                if len(masks[k]) == len(labels)
+                else torch.ones(len(labels))
+            )
             return sign.view(-1, 1) * _marked(labels, 4, it.columns)
 
         return it.scored(make)
@@ -366,7 +378,9 @@ def _validates_batches(case: Case) -> Finding | None:
     first, then = wrong_where(last), wrong_where(parts)
     if abs(first - then) < 1e-6 * max(1, abs(first)):
         return None
-    why = f"validate() with {len(own)} of {n} answers wrong: {number(first)} where they are the last "
+    why = (
+        f"validate() with {len(own)} of {n} answers wrong: {number(first)} where they are the last "
+    )
     return Finding("fail", f"{why}batch, {number(then)} where they are in others", fix)
 
 

@@ -70,7 +70,7 @@ def _gradients(case: Case) -> list[Tensor | None]:
 def _name_of(case: Case, weight: Tensor) -> str:
     return next((n for n, p in _module(case).named_parameters() if p is weight), "a weight")
 
-# %% ../nbs/reference/11_model_checks.ipynb #5e90e656
+# %% ../nbs/reference/11_model_checks.ipynb #247dcdd9
 def _random(case: Case) -> Finding | None:
     x, _ = case.first
     with case.resting(), torch.no_grad():
@@ -104,8 +104,8 @@ def _mixes(case: Case) -> Finding | None:
         turned = _output(case, x.flip(0)).flip(0)
     if not torch.allclose(first, turned, rtol=1e-3, atol=near):
         row = int((first - turned).abs().flatten(1).amax(1).argmax())
-        why = f"in eval mode, row {row} gives {shown(first[row])}, and {shown(turned[row])} where the "
-        return Finding("fail", f"{why}batch comes in reverse order")
+        why = f"in eval mode, row {row} gives {shown(first[row])}, and {shown(turned[row])} where "
+        return Finding("fail", f"{why}the batch comes in reverse order")
     return None
 
 
@@ -137,7 +137,7 @@ def _fades(case: Case) -> bool:
         return False
     return any(1e-7 < later < 0.2 * spreads[0] for later in spreads[1:-1])
 
-# %% ../nbs/reference/11_model_checks.ipynb #f8faf65b
+# %% ../nbs/reference/11_model_checks.ipynb #f0a2386a
 def _no_gradient(case: Case) -> Finding | None:
     _module(case)
     live = [p for p in case.weights if p.requires_grad]
@@ -164,7 +164,7 @@ def _foreign(case: Case) -> list[tuple[str, Tensor]]:
     """Weights that the model uses and does not know: what they belong to, and they."""
     known = {id(p) for p in (*case.model.parameters(), *case.model.buffers())}
     out, layers, calls = case.trace
-    found = {}
+    found: dict[int, tuple[str, Tensor]] = {}
     for layer in layers:
         for p in layer.module.parameters():
             if p.requires_grad and id(p) not in known:
@@ -198,16 +198,22 @@ def _unregistered(case: Case) -> Finding | None:
     why = f"{', '.join(owners)} with {count} weights is used, and is not in model.parameters()"
     return Finding("fail", why)
 
-# %% ../nbs/reference/11_model_checks.ipynb #feb6c1c5
+# %% ../nbs/reference/11_model_checks.ipynb #e06c3169
 def _constant(case: Case) -> Finding | None:
     _module(case)
     for p, slope in zip(case.weights, _raw_gradients(case)):
         if p.ndim < 2 or len(p) < 2 or slope is None or p.numel() == len(p):
             continue
         if (p == p[:1]).all() and _parallel(slope):
-            value = f"are {number(p.detach().flatten()[0])}" if (p == p.flatten()[0]).all() else "are alike"
+            value = (
+                f"are {number(p.detach().flatten()[0])}"
+                if (p == p.flatten()[0]).all()
+                else "are alike"
+            )
             zero = "and 0" if not slope.any() else "too"
-            why = f"the {len(p)} rows of {_name_of(case, p)} {value}, and their gradients are alike "
+            why = (
+                f"the {len(p)} rows of {_name_of(case, p)} {value}, and their gradients are alike "
+            )
             return Finding("fail", f"{why}{zero}: they stay so")
     return None
 
@@ -271,7 +277,9 @@ def _explodes(case: Case) -> Finding | None:
             return Finding("fail", why, "start from finite weights")
         if not out.isfinite().all():
             name = next((n for n, layer in layers if not layer.out.isfinite().all()), "the output")
-            return Finding("fail", f"inputs and weights are finite, and {name} gives {shown(out[0])}")
+            return Finding(
+                "fail", f"inputs and weights are finite, and {name} gives {shown(out[0])}"
+            )
     sizes = [float(layer.out.detach().float().square().mean().sqrt()) for _, layer in layers]
     if len(sizes) < 4 or not sizes[0] > 0:
         return None
@@ -279,7 +287,9 @@ def _explodes(case: Case) -> Finding | None:
     if growth < 1e3:
         return None
     name = layers[sizes.index(max(sizes))][0]
-    why = f"outputs grow from {number(sizes[0])} in {layers[0][0]} to {number(max(sizes))} in {name}"
+    why = (
+        f"outputs grow from {number(sizes[0])} in {layers[0][0]} to {number(max(sizes))} in {name}"
+    )
     return Finding("warn", f"{why} (limit 1000 times)")
 
 
@@ -300,7 +310,7 @@ def _vanishes(case: Case) -> Finding | None:
     why = f"the gradient is {number(high)} in {last} and {number(low)} in {first} "
     return Finding("warn", f"{why}(limit 0.0001 of it)")
 
-# %% ../nbs/reference/11_model_checks.ipynb #8ddb8daf
+# %% ../nbs/reference/11_model_checks.ipynb #7f9f3959
 def _overflows(case: Case) -> Finding | None:
     """Whether a model stays finite, and unbounded, when its scores grow as training makes them."""
     layers, z = _weighted(case), case.z
@@ -318,17 +328,23 @@ def _overflows(case: Case) -> Finding | None:
     if not out.isfinite().all():
         row = int((~out.flatten(1).isfinite().all(1)).nonzero()[0])
         fix = "log_softmax for log(softmax); or let the model give raw scores"
-        why = f"with weights of the last layer {number(max(1.0, 300 / size))} times as large, input "
+        why = (
+            f"with weights of the last layer {number(max(1.0, 300 / size))} times as large, input "
+        )
         return Finding("fail", f"{why}{row} gives {shown(out[row])}", fix)
     return None
 
 
 def _cannot_grow(case: Case) -> Finding | None:
-    """Scores that stay in bounds however large the last layer's weights, and a loss of raw scores."""
+    """Scores that stay in bounds however large the weights, and a loss of raw scores."""
     it, z = case.subject, case.z
     if it is None or it.kind != "logits" or case.misfit or it.reading.direction != "falls":
         return None
-    if z.shape[1] != it.reading.columns or not z.isfinite().all() or case.ending in ("softmax", "sigmoid"):
+    if (
+        z.shape[1] != it.reading.columns
+        or not z.isfinite().all()
+        or case.ending in ("softmax", "sigmoid")
+    ):
         return None
     layers = _weighted(case)
     x, _ = case.first
@@ -346,9 +362,11 @@ def _cannot_grow(case: Case) -> Finding | None:
     if not floor > 0.05 * even:
         return None
     why = f"with a last layer 1000 times as large scores stay within ±{number(top)}, so that the "
-    return Finding("fail", f"{why}loss cannot fall below {number(floor)} (limit 5% of {number(even)})")
+    return Finding(
+        "fail", f"{why}loss cannot fall below {number(floor)} (limit 5% of {number(even)})"
+    )
 
-# %% ../nbs/reference/11_model_checks.ipynb #6ddbcaae
+# %% ../nbs/reference/11_model_checks.ipynb #075bd447
 def _dead_units(case: Case) -> Finding | None:
     _, layers, calls = case.trace
     x, _ = case.first
@@ -371,7 +389,11 @@ def _dead_units(case: Case) -> Finding | None:
         units = out.flatten(2).amax(2).amax(0) if out.ndim > 2 else out.amax(0)
         share = float((units == 0).float().mean())
         if share > 0.8 and (worst is None or share > worst[0]):
-            worst = share, len(units), f"ReLU {count}, after {before}" if before else f"ReLU {count}"
+            worst = (
+                share,
+                len(units),
+                f"ReLU {count}, after {before}" if before else f"ReLU {count}",
+            )
     if worst is None:
         return None
     share, n, where = worst
@@ -411,7 +433,7 @@ def _affine(case: Case) -> Finding | None:
     why += "halfway: together they are one linear layer"
     return Finding("fail", why)
 
-# %% ../nbs/reference/11_model_checks.ipynb #9a9c97a6
+# %% ../nbs/reference/11_model_checks.ipynb #bd24a2c8
 def _drops_all(case: Case) -> Finding | None:
     x, _ = case.first
     with case.resting(training=True), watch() as seen, torch.no_grad():
@@ -421,11 +443,13 @@ def _drops_all(case: Case) -> Finding | None:
         if "dropout" in name and isinstance(call.out, Tensor) and len(call.out) > 3:
             given = first_tensor((call.args, call.kwargs))
             if given is not None and given.any() and not call.out.any():
-                why = f"in train mode {name} sets all of {list(call.out.shape)} to 0: p is the share "
+                why = (
+                    f"in train mode {name} sets all of {list(call.out.shape)} to 0: p is the share "
+                )
                 return Finding("fail", f"{why}that is dropped", "nn.Dropout(0.2) keeps 80%")
     return None
 
-# %% ../nbs/reference/11_model_checks.ipynb #b0e30382
+# %% ../nbs/reference/11_model_checks.ipynb #6470a9b1
 OF_MODEL = [
     Experiment("unregistered", "the model knows its layers", "model", _unregistered,
                "keep layers in nn.ModuleList or as attributes made in __init__, weights as "
@@ -435,7 +459,8 @@ OF_MODEL = [
                "so", "rows-mixed wrong-mode nll-input"),
     Experiment("rows-mixed", "each row by itself", "model", _mixes,
                "look for view or reshape over the batch, softmax(0), a mean over dim 0, an LSTM "
-               "without batch_first", "softmax-twice nll-input labels-apart input-ignored vanishing"),
+               "without batch_first", "softmax-twice nll-input labels-apart input-ignored "
+               "vanishing"),
     Experiment("exploding", "numbers stay in bounds", "model", _explodes,
                "scale the weights by 1/sqrt(inputs of the layer), as PyTorch's layers do; clip "
                "gradients", "large-init lr-large weak-pull vanishing not-finite"),

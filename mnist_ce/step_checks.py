@@ -21,7 +21,7 @@ from .case import Case, Experiment, Finding, Unseen, labels_in, number, told
 from .model_checks import off_scale
 from .watch import Backward, Forward, Seen, Update, moody, undisturbed, watch
 
-# %% ../nbs/reference/13_step_checks.ipynb #793cecd3
+# %% ../nbs/reference/13_step_checks.ipynb #f7a5b924
 def _seen(case: Case) -> Seen:
     seen = case.seen
     if seen is None:
@@ -61,7 +61,9 @@ def _not_optimised(case: Case) -> Finding | None:
     held = {id(p) for p in _held(optimizer)}
     own = {id(p): name for name, p in model.named_parameters()}
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
-    missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held]
+    missing = [
+        name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held
+    ]
     others = len(held - set(own))
     several = case.seen is not None and len(case.seen.optimizers) > 1
     fix = "build the optimizer from model.parameters(), after the model is complete"
@@ -71,7 +73,9 @@ def _not_optimised(case: Case) -> Finding | None:
         return None
     if others and missing:
         why = f"the optimizer holds {others} parameters that are not the model's, and lacks "
-        return Finding("fail", f"{why}{len(missing)} of its {len(trained)}, such as {missing[0]}", fix)
+        return Finding(
+            "fail", f"{why}{len(missing)} of its {len(trained)}, such as {missing[0]}", fix
+        )
     if missing:
         why = f"the optimizer lacks {len(missing)} of {len(trained)} trainable parameters, such as "
         fix += "; freeze on purpose with requires_grad_(False)"
@@ -85,7 +89,9 @@ def _still(case: Case) -> Finding | None:
     calls = "the loop" if case.watched else "step(xb, yb)"
     if not backs:
         if seen.of(Forward):
-            return Finding("fail", f"{calls} calls the model, and never backward", "loss.backward()")
+            return Finding(
+                "fail", f"{calls} calls the model, and never backward", "loss.backward()"
+            )
         raise Unseen("no call of a model was seen: pass model=, and a step that trains it")
     if any(b.moved for b in backs) or len(backs) < 2:
         return None
@@ -98,15 +104,19 @@ def _still(case: Case) -> Finding | None:
         why = f"backward ran {len(backs)} times, no optimizer stepped, and no weight changed"
         return Finding("fail", why, "optimizer.step() after loss.backward()")
     if all(u.empty for u in updates):
-        why = f"{len(updates)} times backward gave {reached} parameters a gradient, and the optimizer "
+        why = f"{len(updates)} times backward gave {reached} parameters a gradient, the optimizer "
         fix = "zero_grad(), then backward(), then step()"
         return Finding("fail", f"{why}found none: it was cleared between backward and step", fix)
     rates = [g.get("lr") for u in updates for g in u.optimizer.param_groups]
     if all(rate is not None and float(rate) < 1e-6 for rate in rates):
         return None
     why = f"after {len(updates)} steps of the optimizer every weight is as before"
-    return Finding("fail", why, "look for weights that are loaded, copied or made anew in each "
-                   "step, and for gradients clipped to nothing")
+    return Finding(
+        "fail",
+        why,
+        "look for weights that are loaded, copied or made anew in each "
+        "step, and for gradients clipped to nothing",
+    )
 
 
 def _accumulates(case: Case) -> Finding | None:
@@ -156,7 +166,9 @@ def _mode(case: Case) -> Finding | None:
             wrong = [f for f in seen.of(Forward) if f.model is model and f.training]
             model.train(was)
         if wrong:
-            return Finding("fail", f"validate() leaves the model in train mode: {kinds} at work", fix)
+            return Finding(
+                "fail", f"validate() leaves the model in train mode: {kinds} at work", fix
+            )
         if case.get("step") is not None and _stays_resting(case):
             why = f"validate() calls eval(), and step(xb, yb) trains on so: {kinds} do not work"
             return Finding("warn", why, f"{fix}; silence it by model.train() in step")
@@ -214,7 +226,7 @@ def _ascends_by_hand(case: Case) -> Finding | None:
     why = f"the weights move along their gradient (cosine {number(along / size)}): uphill"
     return Finding("fail", why, "p -= lr * p.grad")
 
-# %% ../nbs/reference/13_step_checks.ipynb #57c04448
+# %% ../nbs/reference/13_step_checks.ipynb #f68b0644
 def _step_of(case: Case) -> Callable[[Tensor, Any], Any]:
     """The user's step, or the plain one with his loss, model and optimizer."""
     if case.get("step") is not None:
@@ -357,7 +369,9 @@ def _too_large(case: Case) -> Finding | None:
         return None  # flat: too small, if anything
     for steps, factor in ((n, f) for n in (20, 80) for f in (0.1, 0.01, 0.001, 0.0001)):
         other = _at(case, factor, steps)
-        if len(other) > 4 and other[-1] < (0.5 if thrown else 0.9) * min(bar, end if end == end else bar):
+        if len(other) > 4 and other[-1] < (0.5 if thrown else 0.9) * min(
+            bar, end if end == end else bar
+        ):
             cured = _compared(own, other, f"at lr={rate * factor:g}")
             why = f"at lr={rate:g} the loss of one batch goes from {number(start)} to "
             why += f"{number(end)} in {len(own) - 1} steps (most: {number(top)})"
@@ -437,14 +451,18 @@ def _decay(case: Case) -> Finding | None:
         free = _losses(case, decay=False)
         if len(free) == len(own) and free[-1] < 0.8 * own[-1]:
             cured = _compared(own, free, "without it")
-            why = f"weight_decay={decay:g} at lr={rate:g} shrinks the weights faster than they learn"
+            why = (
+                f"weight_decay={decay:g} at lr={rate:g} shrinks the weights faster than they learn"
+            )
             return Finding("fail", why, f"weight_decay={min(decay, 1e-4):g}", cured)
     if shrinks > 0.05:
-        why = f"lr times weight_decay is {number(shrinks)} (limit 0.05): each step takes so much off"
+        why = (
+            f"lr times weight_decay is {number(shrinks)} (limit 0.05): each step takes so much off"
+        )
         return Finding("warn", why, "weight_decay=0.0001")
     return None
 
-# %% ../nbs/reference/13_step_checks.ipynb #7afd8b33
+# %% ../nbs/reference/13_step_checks.ipynb #c86da62b
 def _penalty(case: Case) -> Finding | None:
     """Whether what the step sends backward is mostly something else than the loss."""
     seen = case.seen
@@ -461,7 +479,9 @@ def _penalty(case: Case) -> Finding | None:
         return None
     if abs(whole / own - len(y)) < 1e-3 * len(y):  # type: ignore
         return None  # a sum for a mean
-    why = f"the loss is {number(own)}, and the step sends {number(whole)} backward (limit 3 times): "
+    why = (
+        f"the loss is {number(own)}, and the step sends {number(whole)} backward (limit 3 times): "
+    )
     return Finding("warn", f"{why}the penalty outweighs it", "loss + 1e-4 * penalty")
 
 # %% ../nbs/reference/13_step_checks.ipynb #098aefc3

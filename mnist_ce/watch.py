@@ -108,7 +108,7 @@ def first_tensor(value: Any) -> Any:
         return next((t for t in map(first_tensor, value) if t is not None), None)
     return None
 
-# %% ../nbs/reference/07_watch.ipynb #dd9b96a6
+# %% ../nbs/reference/07_watch.ipynb #dd69830c
 class _Tape(TorchFunctionMode):
     """Notes calls of torch's functions that make tensors."""
 
@@ -163,7 +163,7 @@ class Seen:
 
     @property
     def model(self) -> nn.Module | None:
-        """The module whose output was last before the first backward, else the first with gradients."""
+        """The module that was called last before the first backward, else the first."""
         last = None
         for event in self.events:
             if isinstance(event, Forward) and event.grad and list(event.model.parameters()):
@@ -338,7 +338,7 @@ def watch(steps: int = 8) -> Iterator[Seen]:
         for hook in hooks:
             hook.remove()
 
-# %% ../nbs/reference/07_watch.ipynb #01df3334
+# %% ../nbs/reference/07_watch.ipynb #0f6f9642
 class Kept:
     """A copy of the state of `things` and of all that they hold: `put_back()` restores it.
 
@@ -428,7 +428,11 @@ class Kept:
         data = value.numel() * value.element_size() > 2**24 and not isinstance(value, nn.Parameter)
         if data or value.is_inference() or value.layout != torch.strided:
             return
-        copy, grad, needs = value.detach().clone(), value.grad if value.is_leaf else None, value.requires_grad
+        copy, grad, needs = (
+            value.detach().clone(),
+            value.grad if value.is_leaf else None,
+            value.requires_grad,
+        )
         copy_of_grad = None if grad is None else grad.clone()
 
         def undo() -> None:
@@ -438,7 +442,7 @@ class Kept:
                 value.data.copy_(copy)
             if value.is_leaf:
                 value.requires_grad_(needs)
-                if grad is not None:
+                if grad is not None and copy_of_grad is not None:
                     grad.copy_(copy_of_grad)
                 value.grad = grad
 
@@ -467,11 +471,11 @@ def undisturbed(*things: Any) -> Iterator[None]:
         np.random.set_state(of_numpy)
         random.setstate(of_python)
 
-# %% ../nbs/reference/07_watch.ipynb #6e61fd6a
+# %% ../nbs/reference/07_watch.ipynb #829c0355
 def replayed(
     calls: list[Call], scores: Tensor, targets: Tensor, root: Tensor
 ) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """The function (scores, targets) -> loss that was computed in `calls`; None if it was not so."""
+    """The function (scores, targets) -> loss that `calls` computed; None if it was not so."""
     known, own, n = {id(scores), id(targets)}, [], len(scores)  # type: set[int], list[Call], int
     scored = False
     for call in calls:
