@@ -3,7 +3,8 @@
 #             PYTHON=python3.12 names another Python than python3; CPU=1 takes PyTorch without
 #             CUDA, from an index that has it and that PIP_EXTRA_INDEX_URL names
 # make bench  time the package against the original's loop, bare products, busy neighbors, and
-#             PyTorch's MNIST example; make bench-peers: against JAX
+#             PyTorch's MNIST example; make bench-peers: against JAX, and
+#             the doctor against other tools
 # make mutants   break the library on purpose, and see which of its tests notice
 PYTHON ?= python3
 # Threads of torch's that spin while they wait are several times slower beside a busy program.
@@ -41,6 +42,7 @@ bench: .venv/dev
 # make test, alone and beside others
 bench-peers: .venv/dev .venv-peers/core
 	$(BIN)/python benchmarks/peers.py .venv-peers/bin/python
+	$(BIN)/python benchmarks/doctor.py .venv-peers/bin/python
 
 bench-tests: .venv/dev
 	$(BIN)/python benchmarks/busy.py tests

@@ -12,6 +12,7 @@ Written without a look at the doctor, which must not be tuned on it silently.
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import programs_loop  # these four fill FAULTY and HEALTHY
 import programs_loss
@@ -20,7 +21,14 @@ import programs_sound
 import torch
 from programs_base import FAULTY, HEALTHY, Program, batches
 
-__all__ = ["FAULTY", "HEALTHY", "train_briefly"]
+__all__ = ["FAULTY", "HEALTHY", "scripts", "train_briefly"]
+
+
+def scripts() -> dict[Path, str]:
+    """Whole training scripts, and the cause that their first line names."""
+    found = sorted(Path(__file__).parent.glob("scripts/*.py"))
+    first = {path: path.read_text(encoding="utf-8").splitlines()[0] for path in found}
+    return {path: line.removeprefix("# cause: ") for path, line in first.items()}
 
 
 def train_briefly(p: Program, epochs: int = 3) -> float:

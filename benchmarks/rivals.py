@@ -361,9 +361,8 @@ def main(names: list[str]) -> None:
     signal.signal(signal.SIGPROF, stop)
     torch.set_num_threads(1)
     everything = programs.FAULTY | {name: ("none", b) for name, b in programs.HEALTHY.items()}
-    for path in sorted(Path(programs.__file__).parent.glob("scripts/*.py")):
+    for path, cause in programs.scripts().items():
         text = path.read_text(encoding="utf-8")
-        cause = text.splitlines()[0].removeprefix("# cause: ")
         everything[path.name] = cause, lambda text=text: dict(script=text)
     names, rows = names or list(everything), {}
     faulty = {name: everything[name][0] for name in names if everything[name][0] != "none"}
