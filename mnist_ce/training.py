@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 import mnist_ce.losses
 from .data import Digits, _check_pair, batches
+from .doctor import glance
 from .metrics import Metric, as_metric, input_shape, measure, standard_metrics
 from .model import Linears, Network, NonFinite
 from .results import Run, Runs, make_record
@@ -292,6 +293,11 @@ def network_of(module: Any, loss: Any, data: Digits, device: torch.device) -> Ne
         if known.scores == "logits" and _normal(scores) and _normal(module(spread * 1000)):
             known = _of_probabilities(known, scores)
         _check_kind(known, scores)
+    labels = data.y.view(-1)[:: max(1, len(data) // 500)]
+    trains = any(p.requires_grad for p in module.parameters())
+    for check in glance(module, spread[:64], labels[:64]) if trains else []:
+        told = f"the model cannot train as it should, {check.cause}: {check.why}. {check.fix}"
+        warnings.warn(told, stacklevel=4)
     return Network(module, known, shape)
 
 

@@ -238,7 +238,8 @@ def test_all_that_the_doctor_is_given_reaches_it(monkeypatch):
     monkeypatch.setattr(cli, "examine", lambda *a, **o: given.append((a, o)) or examine(*a, **o))
     metric = "mnist_ce.metrics:accuracy"
     invoke("doctor", "cross_entropy_loss", "--metric", metric, "--columns", 4)
-    assert given == [((cross_entropy_loss, accuracy), dict(columns=4))]
+    others = dict.fromkeys("model train valid optimizer step validate".split())
+    assert given == [((cross_entropy_loss,), dict(metric=accuracy, columns=4, **others))]
 
 
 def test_a_folder_without_one_of_the_digits_is_refused(tmp_path):

@@ -420,9 +420,16 @@ def test_softmax_twice_is_warned_of(sample, loss, columns, end):
     assert run.history[-1].accuracy == pytest.approx((answers == sample[1].y.view(-1)).double().mean().item())
 
 
+def test_what_a_glance_at_a_model_shows_is_told_before_it_trains(few):
+    mixing = nn.Sequential(nn.Linear(784, 2), nn.LogSoftmax(0))
+    with pytest.warns(UserWarning, match="rows-mixed: in eval mode, row 0 gives") as said:
+        fit(cross_entropy_loss, *few, epochs=1, lr=0.1, model=mixing, **QUICK)
+    assert said[0].filename == __file__
+
+
 def test_a_model_that_did_not_learn_is_named(sample):
     model = nn.Linear(784, 2)  # of which the bias alone may learn
-    nn.init.zeros_(model.weight).requires_grad_(False)
+    nn.init.constant_(model.weight, 1e-5).requires_grad_(False)
     with pytest.warns(UserWarning, match="answers 7 to every validation image, an accuracy of 0.5044"):
         fit(cross_entropy_loss, *sample, epochs=3, lr=0.1, model=model, progress=False)
 
@@ -650,7 +657,7 @@ def test_optimizers_that_cannot_be_used(optimizer, lr, error, words):
 
 def test_warnings_point_at_the_line_that_called_fit(few):
     stuck = nn.Linear(784, 2)
-    nn.init.zeros_(stuck.weight).requires_grad_(False)
+    nn.init.constant_(stuck.weight, 1e-5).requires_grad_(False)
     ended = nn.Sequential(nn.Linear(784, 2), nn.Softmax(1))
     flat = dict(flat=lambda preds, targets: 0.5)
     for model, epochs, words in (stuck, 3, "it has not learned"), (ended, 1, "Take the end off"):
@@ -666,11 +673,11 @@ def test_what_is_too_soon_to_tell_or_told_already_is_not_told(few):
     of_one = valid[valid.y.view(-1) == 0]
     for epochs, data in (2, valid), (3, of_one):
         stuck = nn.Linear(784, 2)
-        nn.init.zeros_(stuck.weight).requires_grad_(False)
+        nn.init.constant_(stuck.weight, 1e-5).requires_grad_(False)
         fit(cross_entropy_loss, train, data, epochs=epochs, lr=0.01, model=stuck, **QUICK)
     rising = lambda preds, targets: -nn.functional.cross_entropy(preds, targets)
     model = nn.Linear(784, 2)
-    nn.init.zeros_(model.weight).requires_grad_(False)
+    nn.init.constant_(model.weight, 1e-5).requires_grad_(False)
     with pytest.warns(UserWarning, match="rises") as said:
         fit(rising, train, valid, epochs=3, lr=0.01, model=model, **QUICK)
     assert len(said) == 1
