@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +207,7 @@ _AT_A_GLANCE = (
     "unregistered random-in-eval rows-mixed constant-init input-ignored no-gradient".split()
 )
 
-# %% ../nbs/reference/14_doctor.ipynb #1b43a59a
+# %% ../nbs/reference/14_doctor.ipynb #23f3b7b2
 def examine_script(path: str | Path, *arguments: str, seconds: float = 60) -> Report:
     """Run a training script as it is, in a process of its own, stop it early and examine it.
 
@@ -222,7 +222,7 @@ def examine_script(path: str | Path, *arguments: str, seconds: float = 60) -> Re
         answer = Path(folder, "report.json")
         code = "from mnist_ce.doctor import _run_watched; _run_watched()"
         command = [sys.executable, "-c", code, str(answer), str(seconds), str(path), *arguments]
-        root = str(Path(__file__).resolve().parent.parent)
+        root = str(Path(find_spec("mnist_ce").origin).parent.parent)  # type: ignore
         paths = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), root)))
         done = subprocess.run(
             command, capture_output=True, text=True, stdin=subprocess.DEVNULL,

@@ -297,7 +297,7 @@ def network_of(module: Any, loss: Any, data: Digits, device: torch.device) -> Ne
     trains = any(p.requires_grad for p in module.parameters())
     for check in glance(module, spread[:64], labels[:64]) if trains else []:
         told = f"the model cannot train as it should, {check.cause}: {check.why}. {check.fix}"
-        warnings.warn(told, stacklevel=4)
+        warnings.warn(told, stacklevel=3)
     return Network(module, known, shape)
 
 
