@@ -8,7 +8,8 @@ __all__ = ['torch', 'F', 'nn', 'Digits', 'mnist', 'mnist_sample', 'examine', 'co
            'softmax_loss', 'accuracy', 'binary_accuracy', 'confusion_matrix', 'evaluate', 'expected_calibration_error',
            'init_params', 'linear1', 'convnet', 'jitter', 'mlp', 'one_cycle', 'recipe', 'EXPERIMENTS', 'factorial',
            'reproduce', 'plot_curves', 'plot_sweep', 'Run', 'Runs', 'Summary', 'components', 'crossed', 'join_runs',
-           'paired', 'summarize', 'write_json', 'Loss', 'as_loss', 'NonFiniteLoss', 'fit', 'load_run', 'load_runs']
+           'paired', 'summarize', 'write_json', 'Loss', 'as_loss', 'NonFiniteLoss', 'fit', 'load_run', 'load_runs',
+           'examine_script', 'watch']
 
 # %% ../nbs/reference/17_all.ipynb #f357f849
 import torch
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .data import Digits, mnist, mnist_sample
-from .doctor import examine
+from .doctor import examine, examine_script
 from mnist_ce.ensemble import (
     compare,
     comparison_table,
@@ -51,6 +52,7 @@ from mnist_ce.results import (
 )
 from .scores import Loss, as_loss
 from .training import NonFiniteLoss, fit, load_run, load_runs
+from .watch import watch
 
 _all_ = [
     "torch", "F", "nn", "Digits", "mnist", "mnist_sample", "examine", "compare",
@@ -60,5 +62,5 @@ _all_ = [
     "linear1", "convnet", "jitter", "mlp", "one_cycle", "recipe", "EXPERIMENTS", "factorial",
     "reproduce", "plot_curves", "plot_sweep", "Run", "Runs", "Summary", "components", "crossed",
     "join_runs", "paired", "summarize", "write_json", "Loss", "as_loss", "NonFiniteLoss", "fit",
-    "load_run", "load_runs",
+    "load_run", "load_runs", "examine_script", "watch",
 ]  # fmt: skip
