@@ -412,7 +412,7 @@ class Subject:
         scores, labels = self.answers(labels, right, wrong)
         return self.value_and_slopes(scores, labels)[1] * len(labels)
 
-# %% ../nbs/reference/08_case.ipynb #2e16d403
+# %% ../nbs/reference/08_case.ipynb #cbd8e9da
 class Case:
     """What a visitor brought, and what was found out about it, each thing once."""
 
@@ -766,7 +766,7 @@ class Case:
     def _accepted(self) -> bool:
         """Whether the loss can be called with the model's scores and the data's targets."""
         try:
-            self.loss(self.z, self.first[1].detach().cpu())
+            self.loss(self.z.clone(), self.first[1].detach().cpu().clone())
         except Exception:  # it is refused
             return False
         return self.scored
@@ -822,8 +822,8 @@ class Case:
     def as_given(self) -> Callable[[Tensor, Tensor], Any] | None:
         """The loss of scores and labels, with targets in the form in which the data has them."""
         rows = self.targets
-        if rows is None:
-            return None
+        if rows is None or self.seen is not None and self.in_step is None:
+            return None  # what the step does to its targets is not known
         loss = self.loss
         return lambda z, idx: loss(z, rows[idx])
 

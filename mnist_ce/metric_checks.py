@@ -31,7 +31,7 @@ from .metrics import Whole, as_metric
 from .scores import Kind, as_kind, name_of
 from .watch import first_tensor, undisturbed, watch
 
-# %% ../nbs/reference/10_metric_checks.ipynb #232f6944
+# %% ../nbs/reference/10_metric_checks.ipynb #469fe8d2
 def _marked(labels: Tensor, size: float, columns: int) -> Tensor:
     """Logits [N, C]: `size` for each example's label, minus `size` for the others."""
     return size * answers(labels, 1, -1 if columns > 1 else 0, columns)
@@ -82,6 +82,11 @@ def _rearranged(metric: Whole, columns: int, kind: Kind, n: int, wrong: int) -> 
     return forwards, metric.value(scores.flip(0), labels.flip(0).view(form))
 
 
+_KINDS: dict[str, Kind] = dict(
+    softmax="probabilities", sigmoid="probabilities", log_softmax="log-probabilities"
+)
+
+
 class _Read:
     """How a metric was read: as a `Whole`, its columns and kind, and what is wrong with it."""
 
@@ -97,6 +102,8 @@ class _Read:
             self.call = on_copies(lambda z, y: function(shaped(z), rows[y.view(-1)]))
         known = case.columns or (it.reading.columns if it else None)
         self.kind: Kind = it.kind if it else "logits"
+        if case.scored and case.ending in _KINDS:  # what it is given
+            self.kind = _KINDS[case.ending]
         self.sure, self.why, self.reverse = it is not None, "", ""
         self.metric: Whole | None = None
         self.failure: ValueError | None = None
@@ -151,8 +158,9 @@ def _wrong(case: Case) -> Finding | None:
         return Finding("pass", f"read as: {columns_of(it.columns)} of {it.kind}")
     fix = axis or "compare scores.argmax(1) with targets [N], or scores > 0 of one column"
     if "err" in it.name.lower():
-        fix = "an error rate falls as answers get better: report 1 minus it"
-        return Finding("warn", it.why, fix)
+        rest = Whole(it.name, lambda z, y: 1 - it.call(z, y), it.metric.form)
+        if not _misjudges(rest, it.columns, it.kind):
+            return Finding("pass", f"read as an error rate: {columns_of(it.columns)} of {it.kind}")
     if not (it.sure or axis) and it.kind == "logits":
         with contextlib.suppress(ValueError):
             other: Kind = "probabilities"
@@ -231,7 +239,7 @@ def _nan_of_numbers(case: Case) -> Finding | None:
     )
     return Finding("fail", why)
 
-# %% ../nbs/reference/10_metric_checks.ipynb #797fa2ed
+# %% ../nbs/reference/10_metric_checks.ipynb #f6251dc9
 class _Validation:
     """A validation with answers made up: called as `scored(size)`, it returns its number."""
 
@@ -242,10 +250,7 @@ class _Validation:
         self.by_row: dict[bytes, int] = {}
         out, _, calls = case.trace
         self.flat, self.columns = out.ndim == 1, 1 if out.ndim == 1 else out.shape[1]
-        kinds: dict[str, Kind] = dict(
-            softmax="probabilities", sigmoid="probabilities", log_softmax="log-probabilities"
-        )
-        self.kind: Kind = kinds.get(case.ending, "logits")
+        self.kind: Kind = _KINDS.get(case.ending, "logits")
         self.missing = False
 
     def scored(self, make: Callable[[Tensor, int], Tensor]) -> float:
@@ -313,6 +318,8 @@ def _validates_wrong(case: Case) -> Finding | None:
         seen = f"validate() gives {number(right)} for {n} right answers, {number(wrong)} for wrong"
         if right < wrong and not {right, wrong} <= {0, 1, 100}:
             return Finding("pass", f"{seen}: a loss")
+        if (right, wrong) == (0, 1) and "err" in name_of(case.get("validate")).lower():
+            return Finding("pass", f"{seen}: an error rate")
         if not right > wrong:
             told_size = "" if size == 4 else f" of scores ±{size}"
             fix = "compare scores.argmax(1) with targets [N], or scores > 0 of one column"

@@ -21,7 +21,7 @@ from .case import Case, Experiment, Finding, Unseen, labels_in, number, told
 from .model_checks import off_scale
 from .watch import Backward, Forward, Seen, Update, moody, undisturbed, watch
 
-# %% ../nbs/reference/13_step_checks.ipynb #f7a5b924
+# %% ../nbs/reference/13_step_checks.ipynb #3685ee46
 def _seen(case: Case) -> Seen:
     seen = case.seen
     if seen is None:
@@ -134,7 +134,9 @@ def _accumulates(case: Case) -> Finding | None:
     cured = ""
     if case.get("step") is not None:
         with contextlib.suppress(Unseen):
-            cured = _compared(_losses(case), _losses(case, fresh=True), "with zero_grad")
+            own, other = _losses(case), _losses(case, fresh=True)
+            if other[-1] < own[-1] or own[-1] != own[-1]:
+                cured = _compared(own, other, "with zero_grad")
     return Finding("fail", why, "", cured)
 
 
@@ -462,7 +464,7 @@ def _decay(case: Case) -> Finding | None:
         return Finding("warn", why, "weight_decay=0.0001")
     return None
 
-# %% ../nbs/reference/13_step_checks.ipynb #c86da62b
+# %% ../nbs/reference/13_step_checks.ipynb #6b906fc0
 def _penalty(case: Case) -> Finding | None:
     """Whether what the step sends backward is mostly something else than the loss."""
     seen = case.seen
@@ -471,7 +473,7 @@ def _penalty(case: Case) -> Finding | None:
     forward = next((f for f in seen.of(Forward) if f.model is case.model and f.grad), None)
     y = None if forward is None else case.target_of(forward)
     try:
-        own = float(case.get("loss")(forward.out.detach(), y).mean())  # type: ignore
+        own = float(case.get("loss")(forward.out.detach().clone(), y.clone()).mean())  # type: ignore
     except Exception:  # another experiment tells
         return None
     whole = seen.of(Backward)[0].loss
