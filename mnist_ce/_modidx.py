@@ -654,12 +654,12 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'mnist_ce.watch._Tape.__init__': ('reference/watch.html#_tape.__init__', 'mnist_ce/watch.py'),
                                 'mnist_ce.watch._Tape.__torch_function__': ( 'reference/watch.html#_tape.__torch_function__',
                                                                              'mnist_ce/watch.py'),
-                                'mnist_ce.watch._tensors': ('reference/watch.html#_tensors', 'mnist_ce/watch.py'),
                                 'mnist_ce.watch._uses': ('reference/watch.html#_uses', 'mnist_ce/watch.py'),
                                 'mnist_ce.watch.first_tensor': ('reference/watch.html#first_tensor', 'mnist_ce/watch.py'),
                                 'mnist_ce.watch.last_function': ('reference/watch.html#last_function', 'mnist_ce/watch.py'),
                                 'mnist_ce.watch.last_tensor': ('reference/watch.html#last_tensor', 'mnist_ce/watch.py'),
                                 'mnist_ce.watch.moody': ('reference/watch.html#moody', 'mnist_ce/watch.py'),
                                 'mnist_ce.watch.replayed': ('reference/watch.html#replayed', 'mnist_ce/watch.py'),
+                                'mnist_ce.watch.tensors_in': ('reference/watch.html#tensors_in', 'mnist_ce/watch.py'),
                                 'mnist_ce.watch.undisturbed': ('reference/watch.html#undisturbed', 'mnist_ce/watch.py'),
                                 'mnist_ce.watch.watch': ('reference/watch.html#watch', 'mnist_ce/watch.py')}}}

@@ -6,7 +6,7 @@
 __all__ = ['Check', 'Report', 'Finding', 'Experiment', 'Unseen', 'number', 'shown', 'told', 'columns_of', 'batches_of',
            'sample_of', 'default_collate_of', 'labels_in', 'on_copies', 'answers', 'Subject', 'Case', 'Misfit']
 
-# %% ../nbs/reference/08_case.ipynb #42321d08
+# %% ../nbs/reference/08_case.ipynb #e01e8349
 import contextlib
 import copy
 import functools
@@ -42,6 +42,7 @@ from mnist_ce.watch import (
     first_tensor,
     last_function,
     replayed,
+    tensors_in,
     undisturbed,
     watch,
 )
@@ -412,7 +413,7 @@ class Subject:
         scores, labels = self.answers(labels, right, wrong)
         return self.value_and_slopes(scores, labels)[1] * len(labels)
 
-# %% ../nbs/reference/08_case.ipynb #cbd8e9da
+# %% ../nbs/reference/08_case.ipynb #4c56bf4a
 class Case:
     """What a visitor brought, and what was found out about it, each thing once."""
 
@@ -837,7 +838,4 @@ class Misfit(Exception):
 
 
 def _leaves(call: Call) -> list[Tensor]:
-    flat: list[Tensor] = []
-    for part in (*call.args, *call.kwargs.values()):
-        flat += [part] if isinstance(part, Tensor) else []
-    return flat
+    return tensors_in((call.args, call.kwargs))

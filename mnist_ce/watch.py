@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Call', 'Layer', 'Forward', 'Backward', 'Update', 'moody', 'first_tensor', 'Seen', 'watch', 'Kept', 'undisturbed',
-           'replayed', 'last_function', 'last_tensor']
+           'replayed', 'tensors_in', 'last_function', 'last_tensor']
 
 # %% ../nbs/reference/07_watch.ipynb #bab43b65
 import contextlib
@@ -471,7 +471,7 @@ def undisturbed(*things: Any) -> Iterator[None]:
         np.random.set_state(of_numpy)
         random.setstate(of_python)
 
-# %% ../nbs/reference/07_watch.ipynb #829c0355
+# %% ../nbs/reference/07_watch.ipynb #7c0c4e38
 def replayed(
     calls: list[Call], scores: Tensor, targets: Tensor, root: Tensor
 ) -> Callable[[Tensor, Tensor], Tensor] | None:
@@ -482,11 +482,11 @@ def replayed(
         if call.out is scores:
             scored = True
             continue
-        parts = _tensors((call.args, call.kwargs))
+        parts = tensors_in((call.args, call.kwargs))
         counts = scored and not parts and n in call.args  # such as arange(n)
         if counts or any(id(part) in known for part in parts):
             own.append(call)
-            known.update(id(part) for part in _tensors(call.out))
+            known.update(id(part) for part in tensors_in(call.out))
     if id(root) not in known or not _uses(own, scores) or not _uses(own, targets):
         return None
 
@@ -507,23 +507,24 @@ def replayed(
 
         for call in own:
             out = call.function(*filled(call.args), **filled(call.kwargs))
-            for before, now in zip(_tensors(call.out), _tensors(out)):
+            for before, now in zip(tensors_in(call.out), tensors_in(out)):
                 values[id(before)] = now
         return values[id(root)]
 
     return loss
 
 
-def _tensors(value: Any) -> list[Tensor]:
+def tensors_in(value: Any) -> list[Tensor]:
+    """All tensors in a value of tuples, lists and dicts."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, dict):
         value = list(value.values())
-    return [t for part in value for t in _tensors(part)] if isinstance(value, (tuple, list)) else []
+    return [t for part in value for t in tensors_in(part)] if isinstance(value, (tuple, list)) else []
 
 
 def _uses(calls: list[Call], tensor: Tensor) -> bool:
-    return any(part is tensor for call in calls for part in _tensors((call.args, call.kwargs)))
+    return any(part is tensor for call in calls for part in tensors_in((call.args, call.kwargs)))
 
 # %% ../nbs/reference/07_watch.ipynb #edd537ef
 _SAME = set(
