@@ -413,7 +413,7 @@ class Subject:
         scores, labels = self.answers(labels, right, wrong)
         return self.value_and_slopes(scores, labels)[1] * len(labels)
 
-# %% ../nbs/reference/08_case.ipynb #4c56bf4a
+# %% ../nbs/reference/08_case.ipynb #aa6ba178
 class Case:
     """What a visitor brought, and what was found out about it, each thing once."""
 
@@ -810,7 +810,8 @@ class Case:
             _, y = self.first
         except (Unseen, Misfit):
             return None
-        ours = isinstance(self.get("train") or self.get("valid"), Digits) and not self.has("run")
+        data = self.get("train") if self.has("train") else self.get("valid")
+        ours = isinstance(data, Digits) and not self.has("run")
         if self.labels is None or ours:
             return None
         y = y.detach().cpu()

@@ -157,6 +157,11 @@ def examine(
             raise TypeError(f"the {name} is a class: write {function.__name__}(), with brackets")
         if function is not None and not callable(function):
             raise TypeError(f"the {name} must be a function, got {function!r}")
+    if isinstance(optimizer, type):
+        name = optimizer.__name__
+        raise TypeError(f"the optimizer is a class: write {name}(model.parameters(), lr=0.1)")
+    if optimizer is not None and not hasattr(optimizer, "param_groups"):
+        raise TypeError(f"the optimizer must be one of torch's, got {optimizer!r}")
     whole = isinstance(columns, int) and not isinstance(columns, bool)
     if columns is not None and (not whole or columns < 1):
         raise ValueError(f"columns={columns!r} must be an int of at least 1")

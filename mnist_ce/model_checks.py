@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OF_MODEL', 'off_scale']
 
-# %% ../nbs/reference/11_model_checks.ipynb #1f6d6ffa
+# %% ../nbs/reference/11_model_checks.ipynb #a95a73f0
 import contextlib
 from collections.abc import Iterator
 from typing import Any
@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .case import Case, Experiment, Finding, Unseen, labels_in, number, shown
+from .case import Case, Experiment, Finding, Misfit, Unseen, number, shown
 from .watch import Layer, first_tensor, watch
 
-# %% ../nbs/reference/11_model_checks.ipynb #cb5df4a0
+# %% ../nbs/reference/11_model_checks.ipynb #dffcf698
 def _module(case: Case) -> nn.Module:
     if not isinstance(case.model, nn.Module):
         raise Unseen("the model is no module")
@@ -36,7 +36,10 @@ def _stirred(case: Case) -> Iterator[None]:
 
 
 def _output(case: Case, x: Tensor) -> Tensor:
-    return first_tensor(case.model(x.clone()))
+    try:
+        return first_tensor(case.model(x.clone()))
+    except Exception as error:  # whatever a stranger's model raises
+        raise Misfit(error, x) from error
 
 
 def _weighted(case: Case) -> list[tuple[str, Layer]]:

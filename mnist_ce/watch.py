@@ -108,7 +108,7 @@ def first_tensor(value: Any) -> Any:
         return next((t for t in map(first_tensor, value) if t is not None), None)
     return None
 
-# %% ../nbs/reference/07_watch.ipynb #dd69830c
+# %% ../nbs/reference/07_watch.ipynb #ee452be9
 class _Tape(TorchFunctionMode):
     """Notes calls of torch's functions that make tensors."""
 
@@ -144,6 +144,7 @@ class Seen:
         self._held: dict[int, Tensor] = {}  # those in optimizers
         self._sums: list[float] = []
         self._batch: tuple[Any, Any] = (None, None)
+        self._inside = False
         self._called = self._trained = False  # whether the batch met a model, and backward
         self.trained: set[tuple[int, bool]] = set()  # models that were sent backward, in which mode
         self._last: tuple[int, bool] | None = None
@@ -235,10 +236,14 @@ class Seen:
             batches.append(batch)
 
     def backward(self, function: Any, tensors: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.off:
+        if self.off or self._inside:  # autograd.grad hands itself on to the function mode
             return function(tensors, *args, **kwargs)
-        with self.unnoted():
-            return self._backward(function, tensors, *args, **kwargs)
+        self._inside = True
+        try:
+            with self.unnoted():
+                return self._backward(function, tensors, *args, **kwargs)
+        finally:
+            self._inside = False
 
     def _backward(self, function: Any, tensors: Any, *args: Any, **kwargs: Any) -> Any:
         self._trained = True
@@ -471,7 +476,7 @@ def undisturbed(*things: Any) -> Iterator[None]:
         np.random.set_state(of_numpy)
         random.setstate(of_python)
 
-# %% ../nbs/reference/07_watch.ipynb #7c0c4e38
+# %% ../nbs/reference/07_watch.ipynb #7c67fd9e
 def replayed(
     calls: list[Call], scores: Tensor, targets: Tensor, root: Tensor
 ) -> Callable[[Tensor, Tensor], Tensor] | None:
@@ -503,6 +508,8 @@ def replayed(
                 return {key: filled(part) for key, part in value.items()}
             if isinstance(value, slice):
                 return slice(*map(filled, (value.start, value.stop, value.step)))
+            if isinstance(value, range):
+                return range(*map(filled, (value.start, value.stop, value.step)))
             return m if type(value) is int and value == n else value
 
         for call in own:
@@ -520,7 +527,9 @@ def tensors_in(value: Any) -> list[Tensor]:
         return [value]
     if isinstance(value, dict):
         value = list(value.values())
-    return [t for part in value for t in tensors_in(part)] if isinstance(value, (tuple, list)) else []
+    return (
+        [t for part in value for t in tensors_in(part)] if isinstance(value, (tuple, list)) else []
+    )
 
 
 def _uses(calls: list[Call], tensor: Tensor) -> bool:
