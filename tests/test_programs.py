@@ -40,7 +40,7 @@ def first_two():
             yield pytest.param(name, id=f"{cause}-{name}", marks=marks)
 
 
-@pytest.mark.parametrize("name", first_two())
+@pytest.mark.parametrize("name", list(first_two()))
 def test_a_planted_fault_is_on_top(name):
     cause, build = FAULTY[name]
     report = examine(**build())
