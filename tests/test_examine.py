@@ -200,6 +200,7 @@ def test_a_model_that_raises_or_returns_a_tuple_or_takes_no_such_inputs():
     assert "the model returns a tuple: let it return the scores" in reasons(report)
     report = examine(F.cross_entropy, model=network(7), train=loader())
     assert report.causes == ["columns"] and "shapes cannot be multiplied" in report.failed[0].why
+    assert not {why for why in reasons(report) if "experiment failed" in why}
 
 
 @pytest.mark.parametrize(

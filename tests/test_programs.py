@@ -1,6 +1,7 @@
 """The doctor names planted faults, acquits sound programs, and reads scripts as they are."""
 
 import json
+import os
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -120,7 +121,13 @@ def test_a_script_is_stopped_when_enough_was_seen_and_is_given_its_arguments(tmp
     text += "if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in LOOP.splitlines())
     (tmp_path / "beside.py").write_text("rows = 3\n")
     path = written(tmp_path, monkeypatch, text)
-    report = examine_script(path, "--lr", "0.1", "a b")
+    (read, write), own = os.pipe(), os.dup(0)
+    os.write(write, b"typed"), os.close(write)
+    os.dup2(read, 0)  # what is typed here is not for the script
+    try:
+        report = examine_script(path, "--lr", "0.1", "a b")
+    finally:
+        os.dup2(own, 0), os.close(own), os.close(read)
     assert report.failed == [] and "columns" in {c.cause for c in report if c.status == "pass"}
     made = {file.name for file in tmp_path.glob("*.txt")}
     assert "epoch0.txt" in made and len(made) <= 5 and "end.txt" not in made
