@@ -464,7 +464,7 @@ def _decay(case: Case) -> Finding | None:
         return Finding("warn", why, "weight_decay=0.0001")
     return None
 
-# %% ../nbs/reference/13_step_checks.ipynb #6b906fc0
+# %% ../nbs/reference/13_step_checks.ipynb #02ee36c9
 def _penalty(case: Case) -> Finding | None:
     """Whether what the step sends backward is mostly something else than the loss."""
     seen = case.seen
@@ -473,7 +473,8 @@ def _penalty(case: Case) -> Finding | None:
     forward = next((f for f in seen.of(Forward) if f.model is case.model and f.grad), None)
     y = None if forward is None else case.target_of(forward)
     try:
-        own = float(case.get("loss")(forward.out.detach().clone(), y.clone()).mean())  # type: ignore
+        z, targets = forward.out.detach().clone(), y.clone()  # type: ignore
+        own = float(case.get("loss")(z, targets).mean())
     except Exception:  # another experiment tells
         return None
     whole = seen.of(Backward)[0].loss

@@ -141,9 +141,6 @@ def test_a_loader_that_never_ends_is_judged_by_its_start():
     assert {"rows-mixed", "gradients-accumulate", "imbalance", "lr-small"} <= judged(report)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Case.targets asks whether the loader is true: a loader takes its length"
-)
 def test_no_experiment_fails_on_a_loader_that_never_ends():
     report = examine(**everything(train=DataLoader(Endless(), 32)))
     assert not {why for why in reasons(report) if "experiment failed" in why}
@@ -204,7 +201,6 @@ def test_a_model_that_raises_or_returns_a_tuple_or_takes_no_such_inputs():
     assert not failed & {"nll-input", "softmax-twice", "input-scale", "vanishing", "sign"}
 
 
-@pytest.mark.xfail(strict=True, reason="five experiments call a model that has been refused")
 def test_a_model_that_is_refused_is_called_by_no_other_experiment():
     report = examine(F.cross_entropy, model=network(7), train=loader())
     assert not {why for why in reasons(report) if "experiment failed" in why}
@@ -256,7 +252,6 @@ def test_classes_for_instances():
             examine(F.cross_entropy, **{name: 7})
 
 
-@pytest.mark.xfail(strict=True, reason="a class passed as optimizer= is an AttributeError inside")
 def test_a_class_for_an_optimizer():
     try:
         report = examine(**everything(optimizer=torch.optim.SGD))
@@ -436,7 +431,6 @@ class InPlace(nn.Module):
         lambda: dict(loss=in_place_loss),
         pytest.param(
             lambda: dict(loss=in_place_targets),
-            marks=pytest.mark.xfail(strict=True, reason="Case._accepted calls the loss uncopied"),
         ),
         lambda: dict(metric=in_place_metric),
         in_place_step,
