@@ -86,7 +86,7 @@ def _once(case: Case, make: Callable[[Case], Any]) -> Any:
         known[make] = make(case)
     return known[make]
 
-# %% ../nbs/reference/12_data_checks.ipynb #9276179b
+# %% ../nbs/reference/12_data_checks.ipynb #6ecff75e
 def _rows(x: Tensor) -> Tensor:
     return x.detach().cpu().flatten(1)
 
@@ -114,7 +114,10 @@ def _agreement(a: Tensor, ya: Tensor, b: Tensor, yb: Tensor, same: bool = False)
         far.fill_diagonal_(float("inf"))
     right = (yb[far.argmin(1)] == ya).double()
     parts = [right[ya == label] for label in ya.unique()]
-    return float(torch.stack([part.mean() for part in parts if len(part) >= 5]).mean())
+    means = [float(part.mean()) for part in parts if len(part) >= 5]
+    if not means:
+        raise Unseen("too few examples of each class")
+    return sum(means) / len(means)
 
 
 def _by_chance(y: Tensor) -> tuple[float, float]:
