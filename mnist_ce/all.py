@@ -52,7 +52,7 @@ from mnist_ce.results import (
 )
 from .scores import Loss, as_loss
 from .training import NonFiniteLoss, fit, load_run, load_runs
-from .watch import watch
+from .watching import watch
 
 _all_ = [
     "torch", "F", "nn", "Digits", "mnist", "mnist_sample", "examine", "compare",

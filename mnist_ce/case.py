@@ -31,7 +31,7 @@ from mnist_ce.scores import (
     name_of,
     read_loss,
 )
-from mnist_ce.watch import (
+from mnist_ce.watching import (
     Backward,
     Call,
     Forward,

@@ -27,7 +27,7 @@ from mnist_ce.case import (
 from .data import Digits, _seen
 from .loss_checks import mistaken
 from .model_checks import off_scale
-from .watch import Backward, Forward, undisturbed, watch
+from .watching import Backward, Forward, undisturbed, watch
 
 # %% ../nbs/reference/12_data_checks.ipynb #fa8e8eb4
 def _fed(case: Case) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ from .loss_checks import COLUMNS, OF_LOSS, OF_MATCH, Proved
 from .metric_checks import OF_METRIC
 from .model_checks import OF_MODEL
 from .step_checks import OF_STEP
-from .watch import Backward, Forward, Seen, undisturbed, watch
+from .watching import Backward, Forward, Seen, undisturbed, watch
 
 _all_ = ["Check", "Report", "watch"]
 

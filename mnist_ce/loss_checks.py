@@ -28,7 +28,7 @@ from mnist_ce.case import (
     told,
 )
 from .scores import FORMS, as_kind, examples, readings
-from .watch import first_tensor, last_tensor, watch
+from .watching import first_tensor, last_tensor, watch
 
 # %% ../nbs/reference/09_loss_checks.ipynb #ad79f162
 def _unreadable(case: Case) -> tuple[str, Finding]:

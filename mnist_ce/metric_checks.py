@@ -29,7 +29,7 @@ from mnist_ce.case import (
 )
 from .metrics import Whole, as_metric
 from .scores import Kind, as_kind, name_of
-from .watch import first_tensor, undisturbed, watch
+from .watching import first_tensor, undisturbed, watch
 
 # %% ../nbs/reference/10_metric_checks.ipynb #469fe8d2
 def _marked(labels: Tensor, size: float, columns: int) -> Tensor:

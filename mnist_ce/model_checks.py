@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .case import Case, Experiment, Finding, Misfit, Unseen, number, shown
-from .watch import Layer, first_tensor, watch
+from .watching import Layer, first_tensor, watch
 
 # %% ../nbs/reference/11_model_checks.ipynb #dffcf698
 def _module(case: Case) -> nn.Module:

@@ -19,7 +19,7 @@ from torch.optim.optimizer import (
 
 from .case import Case, Experiment, Finding, Unseen, labels_in, number, told
 from .model_checks import off_scale
-from .watch import Backward, Forward, Seen, Update, moody, undisturbed, watch
+from .watching import Backward, Forward, Seen, Update, moody, undisturbed, watch
 
 # %% ../nbs/reference/13_step_checks.ipynb #3685ee46
 def _seen(case: Case) -> Seen:
