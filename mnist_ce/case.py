@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Check', 'Report', 'Finding', 'Experiment', 'Unseen', 'number', 'shown', 'told', 'columns_of', 'batches_of',
-           'sample_of', 'default_collate_of', 'labels_in', 'on_copies', 'answers', 'Subject', 'Case', 'Misfit']
+           'sample_of', 'labels_in', 'on_copies', 'answers', 'Subject', 'Case', 'Misfit']
 
 # %% ../nbs/reference/08_case.ipynb #e01e8349
 import contextlib
@@ -29,7 +29,6 @@ from mnist_ce.scores import (
     as_kind,
     best_reading,
     name_of,
-    read_loss,
 )
 from mnist_ce.watching import (
     Backward,
@@ -39,7 +38,6 @@ from mnist_ce.watching import (
     Layer,
     Seen,
     Update,
-    first_tensor,
     last_function,
     replayed,
     tensors_in,
@@ -302,7 +300,7 @@ def sample_of(
     """
     ordered = _is_loader(data) and isinstance(getattr(data, "sampler", None), SequentialSampler)
     by_number = ordered and hasattr(data.dataset, "__getitem__")
-    if by_number and data.collate_fn is default_collate_of(data):
+    if by_number and getattr(data, "collate_fn", None) is default_collate:
         data = data.dataset
     if not _is_loader(data) and not _is_list_of_batches(data):
         count = _length(data, name)
@@ -320,14 +318,9 @@ def sample_of(
     if not seen:
         raise Unseen(f"{name} is empty")
     try:
-        return torch.cat(xs)[:most], torch.cat([y.reshape(len(y), *y.shape[1:]) for y in ys])[:most]
+        return torch.cat(xs)[:most], torch.cat(ys)[:most]
     except RuntimeError as error:
         raise Unseen(f"{name}'s batches differ in shape: {told(error)}") from error
-
-
-def default_collate_of(loader: Any) -> Any:
-    """The function by which a plain loader makes a batch."""
-    return loader.collate_fn if getattr(loader, "collate_fn", None) is default_collate else None
 
 # %% ../nbs/reference/08_case.ipynb #98626628
 def labels_in(y: Any) -> Tensor | None:
@@ -421,7 +414,13 @@ class Case:
         self.given = {name: value for name, value in given.items() if value is not None}
         self.watched = seen
         self.end = time.monotonic() + seconds
-        self.trouble: list[Check] = []
+        self._made: dict[Any, Any] = {}
+
+    def once(self, make: Callable[..., Any], *arguments: Any) -> Any:
+        """`make(case, *arguments)`, made when it is first asked for."""
+        if (make, *arguments) not in self._made:
+            self._made[make, *arguments] = make(self, *arguments)
+        return self._made[make, *arguments]
 
     def has(self, name: str) -> bool:
         """Whether an argument, or what stands for it, is there."""
@@ -437,6 +436,11 @@ class Case:
     def get(self, name: str) -> Any:
         """An argument, or None."""
         return self.given.get(name)
+
+    @property
+    def data(self) -> Any:
+        """The training data, else the validation data."""
+        return self.get("train") if self.has("train") else self.get("valid")
 
     @property
     def late(self) -> bool:
@@ -573,12 +577,11 @@ class Case:
 
     def shaped(self, x: Tensor) -> Tensor:
         """Inputs as the model takes them: rows of `Digits` may be pictures to it."""
-        data = self.get("train") if self.has("train") else self.get("valid")
         x = x.to(self.device)
-        if isinstance(data, Digits) and x.ndim == 2:
+        if isinstance(self.data, Digits) and x.ndim == 2:
             try:
                 with self.resting():
-                    x = x.view(-1, *input_shape(self.model, data[:64].to(self.device))[0])
+                    x = x.view(-1, *input_shape(self.model, self.data[:64].to(self.device))[0])
             except ValueError as error:
                 raise Misfit(error, x) from error
         return x
@@ -694,9 +697,7 @@ class Case:
 
     @property
     def loss_name(self) -> str:
-        return (
-            name_of(self.get("loss")) if self.has("loss") and "loss" in self.given else "the loss"
-        )
+        return name_of(self.get("loss")) if "loss" in self.given else "the loss"
 
     @functools.cached_property
     def scored(self) -> bool:
@@ -782,9 +783,8 @@ class Case:
 
     @property
     def _classes(self) -> int:
-        data = self.get("train") if self.has("train") else self.get("valid")
-        if isinstance(data, Digits):
-            return len(data.classes)
+        if isinstance(self.data, Digits):
+            return len(self.data.classes)
         return 2 if self.labels is None else int(self.labels.max()) + 1
 
     @functools.cached_property
@@ -813,8 +813,7 @@ class Case:
             _, y = self.first
         except (Unseen, Misfit):
             return None
-        data = self.get("train") if self.has("train") else self.get("valid")
-        ours = isinstance(data, Digits) and not self.has("run")
+        ours = isinstance(self.data, Digits) and not self.has("run")
         if self.labels is None or ours:
             return None
         y = y.detach().cpu()

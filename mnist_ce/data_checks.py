@@ -18,7 +18,6 @@ from mnist_ce.case import (
     Experiment,
     Finding,
     Unseen,
-    batches_of,
     labels_in,
     number,
     sample_of,
@@ -33,16 +32,26 @@ from .watching import Backward, Forward, undisturbed, watch
 def _fed(case: Case) -> tuple[Tensor, Tensor]:
     """The inputs as the model gets them in training, at most 1000 rows, and their targets."""
     if case.seen is not None and case.has("model" if case.get("model") is not None else "run"):
-        xs, ys = [], []
-        for f in case.seen.of(Forward):
-            pair = isinstance(f.batch, (tuple, list)) and len(f.batch) == 2
-            if f.grad and f.x is not None and f.model is case.model and pair:
-                if isinstance(f.batch[1], Tensor) and len(f.batch[1]) == len(f.x):
-                    xs.append(f.x.detach().cpu())
-                    ys.append(f.batch[1].detach().cpu())
-        if xs and len({x.shape[1:] for x in xs}) == 1:
-            return torch.cat(xs)[:1000], torch.cat(ys)[:1000]
+        found = _gathered([f for f in case.seen.of(Forward) if f.grad], case.model, 1000)
+        if found is not None:
+            return found
     return case.sample
+
+
+def _gathered(
+    forwards: list[Forward], model: Any, most: int
+) -> tuple[Tensor, Tensor] | None:
+    """The inputs of a model's calls and the targets of their batches; None where none fit."""
+    xs, ys = [], []
+    for f in forwards:
+        pair = isinstance(f.batch, (tuple, list)) and len(f.batch) == 2
+        if pair and f.model is model and f.x is not None and isinstance(f.batch[1], Tensor):
+            if len(f.batch[1]) == len(f.x):
+                xs.append(f.x.detach().cpu())
+                ys.append(f.batch[1].detach().cpu())
+    if not xs or len({x.shape[1:] for x in xs}) > 1:
+        return None
+    return torch.cat(xs)[:most], torch.cat(ys)[:most]
 
 
 def _checked(case: Case) -> tuple[Tensor, Tensor]:
@@ -55,21 +64,16 @@ def _checked(case: Case) -> tuple[Tensor, Tensor]:
                 case.get("validate")()
             except Exception:  # another experiment tells
                 return case.valid_sample
-        xs, ys = [], []
-        for f in seen.of(Forward):
-            pair = isinstance(f.batch, (tuple, list)) and len(f.batch) == 2
-            if f.x is not None and f.model is case.model and pair and len(f.batch[1]) == len(f.x):
-                xs.append(f.x.detach().cpu())
-                ys.append(f.batch[1].detach().cpu())
-        if xs and len({x.shape[1:] for x in xs}) == 1:
-            return torch.cat(xs)[:1500], torch.cat(ys)[:1500]
+        found = _gathered(seen.of(Forward), case.model, 1500)
+        if found is not None:
+            return found
     if case.watched is not None and not case.has("valid"):
         xs = [
             f.x.detach().cpu()
             for f in case.watched.of(Forward)
             if not f.grad and f.x is not None and f.model is case.model
         ]
-        train, _ = _once(case, _fed)
+        train, _ = case.once(_fed)
         rows = {id(x) for x in xs if len(x) == len(train) and torch.equal(x, train)}
         xs = [x for x in xs if id(x) not in rows and x.shape[1:] == train.shape[1:]]
         if not xs:
@@ -77,14 +81,6 @@ def _checked(case: Case) -> tuple[Tensor, Tensor]:
         last = xs[-1]  # who measures both sets mostly ends with the validation set
         return last[:1500], last.new_zeros(0)
     return case.valid_sample
-
-
-def _once(case: Case, make: Callable[[Case], Any]) -> Any:
-    """`make(case)`, made once."""
-    known = case.__dict__.setdefault("made", {})
-    if make not in known:
-        known[make] = make(case)
-    return known[make]
 
 # %% ../nbs/reference/12_data_checks.ipynb #6ecff75e
 def _rows(x: Tensor) -> Tensor:
@@ -152,7 +148,7 @@ class _Neighbors:
     """How far labels of neighbors agree, in train, in valid and between them."""
 
     def __init__(self, case: Case):
-        x, y = case.sample if _blends(case) else _once(case, _fed)
+        x, y = case.sample if _blends(case) else case.once(_fed)
         self.x, labels = _rows(x), labels_in(y)
         if labels is None or len(labels.unique()) < 2:
             raise Unseen("the targets are no classes, or one class")
@@ -165,7 +161,7 @@ class _Neighbors:
         self.valid = self.between = self.valid_limit = float("nan")
         if case.has("valid") or case.has("validate") or case.watched is not None:
             try:
-                vx, vy = _once(case, _checked)
+                vx, vy = case.once(_checked)
                 known = labels_in(vy)
             except Unseen:
                 return
@@ -216,7 +212,7 @@ def _bad(case: Case) -> Finding | None:
 
 
 def _scale(case: Case) -> Finding | None:
-    x, _ = _once(case, _fed)
+    x, _ = case.once(_fed)
     where = "inputs"
     if case.has("model") or case.has("run"):
         first = None
@@ -286,7 +282,7 @@ def _apart(case: Case) -> Finding | None:
     moved = _moved_in_step(case)
     if moved:
         return Finding("fail", moved, "index inputs and targets by the same order")
-    near = _once(case, _Neighbors)
+    near = case.once(_Neighbors)
     if near.limit > 0.9:
         raise Unseen(f"{near.n} inputs are too few to tell")
     seen = f"the nearest neighbor has the same label for {number(100 * near.train)}% of {near.n} "
@@ -376,7 +372,7 @@ def _random_inputs(case: Case) -> bool:
 
 # %% ../nbs/reference/12_data_checks.ipynb #5f105b0a
 def _split(case: Case) -> Finding | None:
-    (x, _), (v, _) = _once(case, _fed), _once(case, _checked)
+    (x, _), (v, _) = case.once(_fed), case.once(_checked)
     if x.shape[1:] != v.shape[1:] and x[0].numel() != v[0].numel():
         a, b = list(x.shape[1:]), list(v.shape[1:])
         return Finding("fail", f"training inputs are {a} each, validation inputs {b}")
@@ -389,7 +385,7 @@ def _split(case: Case) -> Finding | None:
     if abs(mean - other) > 0.25 * max(sd, 1e-12) or not 0.67 < spread / sd < 1.5:
         why = f"training inputs have mean {number(mean)} and sd {number(sd)}, validation inputs "
         return Finding("warn", f"{why}{number(other)} and {number(spread)} (limits 0.25 sd, 1.5)")
-    near = _once(case, _Neighbors)
+    near = case.once(_Neighbors)
     clear = near.valid > near.valid_limit + 0.1 and near.train > near.limit + 0.1
     if clear and near.between < min(near.valid, near.train) - 0.2 and not _apart(case):
         why = (
@@ -463,10 +459,10 @@ def _nearest_turn(x: Tensor, b: Tensor, same: bool) -> Tensor:
 
 
 def _augmented(case: Case) -> Finding | None:
-    near = _once(case, _Neighbors)
+    near = case.once(_Neighbors)
     if not near.valid > near.valid_limit + 0.1:
         return None
-    given, _ = _once(case, _fed)
+    given, _ = case.once(_fed)
     agree = _agreement(near.x[:500].float(), near.y[:500], near.vx.float(), near.vy)
     if agree > near.valid - 0.1:
         return None

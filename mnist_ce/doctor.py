@@ -57,16 +57,19 @@ def _examined(case: Case) -> list[Check]:
             found = Finding("skip", "there was no time left")
         else:
             found = _made(experiment, case)
-        status, why, fix, cured = found or ("pass", "", "", "")
-        fix = fix or (experiment.fix if status in ("fail", "warn") else "")
-        check = Check(experiment.cause, experiment.question, status, why, fix, cured)
-        checks.append((experiment, check))
+        checks.append((experiment, _check(experiment, found)))
     lines = [check for _, check in _led_back(checks)]
     for name, causes in missing.items():
         unknown = dict.fromkeys(cause for cause in causes if cause not in {c.cause for c in lines})
         if unknown:
             lines += [Check(cause, f"the {name}", "skip", "", f"pass {name}=") for cause in unknown]
     return lines
+
+
+def _check(experiment: Experiment, found: Finding | None) -> Check:
+    status, why, fix, cured = found or ("pass", "", "", "")
+    fix = fix or (experiment.fix if status in ("fail", "warn") else "")
+    return Check(experiment.cause, experiment.question, status, why, fix, cured)
 
 
 def _made(experiment: Experiment, case: Case) -> Finding | None:
@@ -200,15 +203,9 @@ def glance(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> list[Check]:
     with undisturbed(*case.parts):
         for experiment in OF_MODEL:
             if experiment.needs == "model" and experiment.cause in _AT_A_GLANCE:
-                finding = _made(experiment, case)
-                if finding is not None and finding.status == "fail":
-                    fix = finding.fix or experiment.fix
-                    found.append(
-                        (
-                            experiment,
-                            Check(experiment.cause, experiment.question, *finding[:2], fix),
-                        )
-                    )
+                check = _check(experiment, _made(experiment, case))
+                if check.status == "fail":
+                    found.append((experiment, check))
     return [check for _, check in _led_back(found) if not check.follows]
 
 

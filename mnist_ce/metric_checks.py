@@ -25,7 +25,6 @@ from mnist_ce.case import (
     on_copies,
     sample_of,
     shown,
-    told,
 )
 from .metrics import Whole, as_metric
 from .scores import Kind, as_kind, name_of
@@ -127,9 +126,14 @@ class _Read:
 def _read(case: Case) -> _Read:
     if case.regression:
         raise Unseen("the targets are numbers: a regression's metric is left alone")
-    if not hasattr(case, "metric_read"):
-        case.metric_read = _Read(case)  # type: ignore
-    return case.metric_read  # type: ignore
+    return case.once(_Read)
+
+
+def _many(case: Case) -> tuple[float, float]:
+    """The metric of 997 answers, 50 of them wrong: these first, and last."""
+    it = _read(case)
+    assert it.metric is not None
+    return _rearranged(it.metric, it.columns, it.kind, 997, 50)
 
 
 def _wrong(case: Case) -> Finding | None:
@@ -152,7 +156,7 @@ def _wrong(case: Case) -> Finding | None:
             why = f"{number(first)} for 11 answers, {number(last)} in reverse order"
             return Finding("fail", why, "count right answers example by example")
         try:
-            _rearranged(it.metric, it.columns, it.kind, 997, 50)
+            case.once(_many)
         except ValueError as error:  # it fails on some answers only
             return Finding("fail", str(error).split("\n")[0][:160], "it must score any answers")
         return Finding("pass", f"read as: {columns_of(it.columns)} of {it.kind}")
@@ -178,15 +182,15 @@ def _sound(case: Case) -> Whole:
     ):
         raise Unseen("see metric-wrong")
     try:
-        _rearranged(it.metric, it.columns, it.kind, 997, 50)
+        case.once(_many)
     except ValueError as error:
         raise Unseen("see metric-wrong") from error
     return it.metric
 
 
 def _batches(case: Case) -> Finding | None:
-    it, metric = _read(case), _sound(case)
-    first, last = _rearranged(metric, it.columns, it.kind, 997, 50)
+    _sound(case)
+    first, last = case.once(_many)
     if not abs(first - last) > 1e-5:
         return None
     why = f"50 wrong answers of 997: {number(first)} where they come first, "
@@ -241,9 +245,11 @@ def _nan_of_numbers(case: Case) -> Finding | None:
 
 # %% ../nbs/reference/10_metric_checks.ipynb #f6251dc9
 class _Validation:
-    """A validation with answers made up: called as `scored(size)`, it returns its number."""
+    """A validation with answers made up: `of(size)` is its number for right ones of that size."""
 
     def __init__(self, case: Case):
+        if case.labels is None:
+            raise Unseen("only a validation of classes can be judged")
         if not isinstance(case.model, nn.Module):
             raise Unseen("its model is no module: pass metric= instead")
         self.case, self.counts = case, []  # type: Case, list[int]
@@ -252,6 +258,15 @@ class _Validation:
         self.flat, self.columns = out.ndim == 1, 1 if out.ndim == 1 else out.shape[1]
         self.kind: Kind = _KINDS.get(case.ending, "logits")
         self.missing = False
+
+    def of(self, size: float) -> float:
+        return self.scored(lambda labels, k: _marked(labels, size, self.columns))
+
+    def by_full_batches(self, value: float) -> bool:
+        """Whether a number for right answers alone comes from dividing by batches that are full."""
+        n, size = sum(self.counts), max(self.counts)
+        full = size * len(self.counts)
+        return full != n and min(abs(value - n / full), abs(value - n / (full - size))) < 1e-6
 
     def scored(self, make: Callable[[Tensor, int], Tensor]) -> float:
         """The validation's number for answers `make(labels, number of the call)`, logits [n, C]."""
@@ -300,20 +315,10 @@ def _key(row: Tensor) -> bytes:
     return row.detach().cpu().contiguous().numpy().tobytes()
 
 
-def _validation(case: Case) -> Callable[[float], tuple[float, _Validation]]:
-    def run(size: float) -> tuple[float, _Validation]:
-        it = _Validation(case)
-        return it.scored(lambda labels, k: _marked(labels, size, it.columns)), it
-
-    return run
-
-
 def _validates_wrong(case: Case) -> Finding | None:
-    run, values = _validation(case), []
-    if case.labels is None:
-        raise Unseen("only a validation of classes can be judged")
+    it, values = _Validation(case), []
     for size in 4.0, 0.2:
-        (right, it), (wrong, _) = run(size), run(-size)
+        right, wrong = it.of(size), it.of(-size)
         n = sum(it.counts)
         seen = f"validate() gives {number(right)} for {n} right answers, {number(wrong)} for wrong"
         if right < wrong and not {right, wrong} <= {0, 1, 100}:
@@ -324,11 +329,7 @@ def _validates_wrong(case: Case) -> Finding | None:
             told_size = "" if size == 4 else f" of scores ±{size}"
             fix = "compare scores.argmax(1) with targets [N], or scores > 0 of one column"
             return Finding("fail", f"{seen}{told_size}", fix)
-        full = max(it.counts) * len(it.counts)
-        if (
-            full != n
-            and min(abs(right - n / full), abs(right - n / (full - max(it.counts)))) < 1e-6
-        ):
+        if it.by_full_batches(right):
             raise Unseen("see metric-batches")
         if right > 1 + 1e-6 and abs(right - 100) > 1e-4:
             return Finding("fail", seen, "divide the number of right answers by the number of all")
@@ -339,8 +340,6 @@ def _validates_wrong(case: Case) -> Finding | None:
 
 
 def _validates_batches(case: Case) -> Finding | None:
-    if case.labels is None:
-        raise Unseen("only a validation of classes can be judged")
     it, batches = _Validation(case), []  # type: _Validation, list[Tensor]
 
     def right(labels: Tensor, k: int) -> Tensor:
@@ -353,8 +352,7 @@ def _validates_batches(case: Case) -> Finding | None:
     if len(counts) < 2:
         return None
     if abs(best - 1) > 1e-6 and abs(best - 100) > 1e-4:
-        full = max(counts) * len(counts)
-        if full != n and min(abs(best - n / full), abs(best - n / (full - max(counts)))) < 1e-6:
+        if it.by_full_batches(best):
             why = (
                 f"validate() gives {number(best)} for {n} right answers in {len(counts)} batches: "
             )
@@ -392,9 +390,8 @@ def _validates_batches(case: Case) -> Finding | None:
 
 
 def _validates_nan(case: Case) -> Finding | None:
-    if case.labels is None:
-        raise Unseen("only a validation of classes can be judged")
-    best, it = _validation(case)(4.0)
+    it = _Validation(case)
+    best = it.of(4.0)
     if abs(best - 1) > 1e-6 and abs(best - 100) > 1e-4:
         return None
     all_labels: list[Tensor] = []

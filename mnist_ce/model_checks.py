@@ -8,13 +8,12 @@ __all__ = ['OF_MODEL', 'off_scale']
 # %% ../nbs/reference/11_model_checks.ipynb #a95a73f0
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .case import Case, Experiment, Finding, Misfit, Unseen, number, shown
-from .watching import Layer, first_tensor, watch
+from .watching import Layer, first_tensor, held_by, tensors_in, watch
 
 # %% ../nbs/reference/11_model_checks.ipynb #dffcf698
 def _module(case: Case) -> nn.Module:
@@ -57,14 +56,14 @@ def _weighted(case: Case) -> list[tuple[str, Layer]]:
     return found
 
 
-def _gradients(case: Case) -> list[Tensor | None]:
-    """The gradient of a random sum of the outputs by each weight, stirred; None where cut."""
+def _gradients(case: Case, stirred: bool = True) -> list[Tensor | None]:
+    """The gradient of a random sum of the outputs by each weight; None where it is cut."""
     x, _ = case.first
-    with _stirred(case):
+    with _stirred(case) if stirred else case.resting():
         out = _output(case, x)
-        probe = torch.randn(out.shape, generator=torch.Generator().manual_seed(0)).to(out)
         if not out.requires_grad:
             return [None] * len(case.weights)
+        probe = torch.randn(out.shape, generator=torch.Generator().manual_seed(0)).to(out)
         live = [p for p in case.weights if p.requires_grad]
         found = iter(torch.autograd.grad((out * probe).sum(), live, allow_unused=True))
         return [next(found) if p.requires_grad else None for p in case.weights]
@@ -172,19 +171,12 @@ def _foreign(case: Case) -> list[tuple[str, Tensor]]:
         for p in layer.module.parameters():
             if p.requires_grad and id(p) not in known:
                 found[id(p)] = (f"a {type(layer.module).__name__}", p)
-    made = {id(t) for call in calls for t in _parts(call.out)}
+    made = {id(t) for call in calls for t in tensors_in(call.out)}
     for call in calls:
-        for t in _parts((call.args, call.kwargs)):
+        for t in tensors_in((call.args, call.kwargs)):
             if t.requires_grad and t.is_leaf and id(t) not in known | made | set(found):
                 found[id(t)] = (f"a tensor {list(t.shape)}", t)
     return list(found.values())
-
-
-def _parts(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    value = list(value.values()) if isinstance(value, dict) else value
-    return [t for v in value for t in _parts(v)] if isinstance(value, (tuple, list)) else []
 
 
 def _unregistered(case: Case) -> Finding | None:
@@ -192,7 +184,7 @@ def _unregistered(case: Case) -> Finding | None:
     foreign = _foreign(case)
     held = set()
     with contextlib.suppress(Unseen):
-        held = {id(p) for group in case.optimizer.param_groups for p in group["params"]}
+        held = {id(p) for p in held_by(case.optimizer)}
     foreign = [(what, p) for what, p in foreign if id(p) not in held]
     if not foreign:
         return None
@@ -204,7 +196,7 @@ def _unregistered(case: Case) -> Finding | None:
 # %% ../nbs/reference/11_model_checks.ipynb #e06c3169
 def _constant(case: Case) -> Finding | None:
     _module(case)
-    for p, slope in zip(case.weights, _raw_gradients(case)):
+    for p, slope in zip(case.weights, _gradients(case, stirred=False)):
         if p.ndim < 2 or len(p) < 2 or slope is None or p.numel() == len(p):
             continue
         if (p == p[:1]).all() and _parallel(slope):
@@ -231,19 +223,6 @@ def _parallel(slope: Tensor) -> bool:
         return False
     rows = rows[sizes > 0] / sizes[sizes > 0].view(-1, 1)
     return float((rows @ rows.mean(0)).mean()) > 0.95
-
-
-def _raw_gradients(case: Case) -> list[Tensor | None]:
-    """As `_gradients`, of the model as it is."""
-    x, _ = case.first
-    with case.resting():
-        out = _output(case, x)
-        if not out.requires_grad:
-            return [None] * len(case.weights)
-        probe = torch.randn(out.shape, generator=torch.Generator().manual_seed(0)).to(out)
-        live = [p for p in case.weights if p.requires_grad]
-        found = iter(torch.autograd.grad((out * probe).sum(), live, allow_unused=True))
-        return [next(found) if p.requires_grad else None for p in case.weights]
 
 
 def off_scale(x: Tensor) -> bool:

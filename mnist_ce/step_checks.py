@@ -17,9 +17,19 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from .case import Case, Experiment, Finding, Unseen, labels_in, number, told
-from .model_checks import off_scale
-from .watching import Backward, Forward, Seen, Update, moody, undisturbed, watch
+from .case import Case, Experiment, Finding, Unseen, number, told
+from .loss_checks import climbs
+from mnist_ce.watching import (
+    Backward,
+    Forward,
+    Seen,
+    Update,
+    held_by,
+    moody,
+    rate_of,
+    undisturbed,
+    watch,
+)
 
 # %% ../nbs/reference/13_step_checks.ipynb #3685ee46
 def _seen(case: Case) -> Seen:
@@ -31,10 +41,6 @@ def _seen(case: Case) -> Seen:
             raise Unseen("see no-gradient")
         raise Unseen(f"step(xb, yb) raises {told(case.error)}")
     return seen
-
-
-def _held(optimizer: Any) -> list[Tensor]:
-    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def _cut(case: Case) -> Finding | None:
@@ -58,7 +64,7 @@ def _not_optimised(case: Case) -> Finding | None:
     model = case.model
     if not isinstance(model, nn.Module) or not hasattr(optimizer, "param_groups"):
         raise Unseen("pass a module and a torch optimizer")
-    held = {id(p) for p in _held(optimizer)}
+    held = {id(p) for p in held_by(optimizer)}
     own = {id(p): name for name, p in model.named_parameters()}
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     missing = [
@@ -134,7 +140,7 @@ def _accumulates(case: Case) -> Finding | None:
     cured = ""
     if case.get("step") is not None:
         with contextlib.suppress(Unseen):
-            own, other = _losses(case), _losses(case, fresh=True)
+            own, other = _at(case, 1), _losses(case, fresh=True)
             if other[-1] < own[-1] or own[-1] != own[-1]:
                 cured = _compared(own, other, "with zero_grad")
     return Finding("fail", why, "", cured)
@@ -191,8 +197,8 @@ def _stays_resting(case: Case) -> bool:
 def _ascends(case: Case) -> Finding | None:
     if case.get("step") is not None and case.seen is not None and not case.seen.of(Update):
         return _ascends_by_hand(case)
-    groups = getattr(case.optimizer, "param_groups", [])
-    if not any(group.get("maximize") for group in groups):
+    case.optimizer  # raises Unseen where there is none
+    if not climbs(case):
         return None
     if case.has("loss") and case.subject is not None and case.subject.reading.direction == "rises":
         return None
@@ -254,12 +260,10 @@ def _losses(
     steps: int = 20,
     decay: bool = True,
     fresh: bool = False,
-    change: Callable[[Tensor], Tensor] | None = None,
 ) -> list[float]:
     """The loss of the same batch before each of `steps` steps, at `factor` times the rate.
 
-    decay: whether with weight decay. fresh: whether gradients are cleared before each. change: of
-    the inputs.
+    decay: whether with weight decay. fresh: whether gradients are cleared before each.
     """
     step, rates = _step_of(case), []  # type: Any, list[tuple[Any, Any, Any]]
     given = case.get("step") is not None and case.watched is None
@@ -294,7 +298,7 @@ def _losses(
                 if fresh:
                     for p in case.weights:
                         p.grad = None
-                step((change(x) if change else x).clone(), y.clone())
+                step(x.clone(), y.clone())
                 backs = seen.of(Backward)
                 if len(backs) == known:
                     raise Unseen("step(xb, yb) does not call backward")
@@ -323,21 +327,11 @@ def _rate(case: Case) -> float:
     optimizer = case.optimizer
     if not hasattr(optimizer, "param_groups") or not hasattr(optimizer, "state"):
         raise Unseen("the optimizer is none of torch's")
-    return max(float(group.get("lr") or 0) for group in optimizer.param_groups)
-
-
-def _runs(case: Case) -> dict[tuple[float, int], list[float]]:
-    """The losses by the factor of the rate and the steps, made when first asked for."""
-    if not hasattr(case, "by_factor"):
-        case.by_factor = {}  # type: ignore
-    return case.by_factor  # type: ignore
+    return rate_of(optimizer)
 
 
 def _at(case: Case, factor: float, steps: int = 20) -> list[float]:
-    known = _runs(case)
-    if (factor, steps) not in known:
-        known[factor, steps] = _losses(case, factor, steps)
-    return known[factor, steps]
+    return case.once(_losses, factor, steps)
 
 
 def _bar(case: Case, start: float) -> float:
@@ -424,7 +418,7 @@ def _rates(case: Case) -> list[float]:
     step, rates = case.get("step"), []  # type: Any, list[float]
 
     def note(optimizer: Any, args: Any, kwargs: Any) -> None:
-        rates.append(max(float(group.get("lr") or 0) for group in optimizer.param_groups))
+        rates.append(rate_of(optimizer))
 
     x, y = case.batches[0]
     with undisturbed(step, *case.parts):
