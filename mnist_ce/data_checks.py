@@ -294,7 +294,8 @@ def _apart(case: Case) -> Finding | None:
         if valid_clear:
             why = f"{seen}; {number(100 * near.valid)}% among the validation inputs"
             return Finding("fail", why)
-        fix = "look at a few inputs with their labels; silence it where likeness is no sign"
+        fix = "pick both by the same rows, x[k] and y[k], also in a shuffle: x[order], y[order]; "
+        fix += "silence it where likeness is no sign"
         return Finding("warn", f"{seen} (limit {number(100 * near.limit)}%)", fix)
     if valid_clear and near.between < near.valid_limit and near.train > near.limit + 0.1:
         pairs = torch.stack([near.vy, near.y[_distances(near.vx, near.x).argmin(1)]], 1)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Call', 'Layer', 'Forward', 'Backward', 'Update', 'moody', 'held_by', 'rate_of', 'first_tensor', 'Seen', 'watch',
-           'Kept', 'undisturbed', 'replayed', 'tensors_in', 'last_function', 'last_tensor']
+           'sent_backward', 'Kept', 'undisturbed', 'replayed', 'tensors_in', 'last_function', 'last_tensor']
 
 # %% ../nbs/reference/07_watching.ipynb #bab43b65
 import contextlib
@@ -342,6 +342,31 @@ def watch(steps: int = 8) -> Iterator[Seen]:
         seen.off = True
         for hook in hooks:
             hook.remove()
+
+# %% ../nbs/reference/07_watching.ipynb #67abbb8d
+@contextlib.contextmanager
+def sent_backward() -> Iterator[list[float]]:
+    """The value, or the mean, of each tensor that the loop inside sends backward."""
+    values: list[float] = []
+    inside = False
+
+    def note(function: Any, tensors: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal inside
+        if inside:  # autograd.grad hands itself on
+            return function(tensors, *args, **kwargs)
+        inside = True
+        try:
+            root = first_tensor(tensors)
+            values.append(float(root.detach().double().mean()))
+            return function(tensors, *args, **kwargs)
+        finally:
+            inside = False
+
+    with contextlib.ExitStack() as patches:
+        for name in "backward", "grad":
+            noted = functools.partial(note, getattr(torch.autograd, name))
+            patches.enter_context(mock.patch.object(torch.autograd, name, noted))
+        yield values
 
 # %% ../nbs/reference/07_watching.ipynb #0f6f9642
 class Kept:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -24,6 +25,25 @@ finally:
 SLOW = set(  # a second and more each; the other fault of their cause stays
     "recurrence_grows ten_sigmoids first_row_only head_replaced_later no_step view_mixes_batch "
     "softmax_of_one_column batch_norm_gain_zero zeros_everywhere capped_loss".split()
+)
+CURED = dict(  # programs whose cure can be tried, and the report's words for it
+    optimizer_of_a_copy="with an optimizer of all its parameters",
+    no_backward="in a plain loop",
+    grey_to_255="inputs minus their mean, by their sd",
+    divided_twice="inputs minus their mean, by their sd",
+    softmax_in_forward="without the model's softmax",
+    nll_of_scores=r"with log_softmax\(1\) before it",
+    softmax_without_dim_of_rows="with F.cross_entropy",
+    book_loss_swapped="with minus the loss",
+    padding_index_is_zero="with F.cross_entropy",
+    weight_of_nine_is_zero="with F.cross_entropy",
+    reduction_sum="with the mean",
+    book_loss_flat_labels=r"with targets int \[N, 1\]",
+    hinge_of_zero_one=r"with targets -1 or 1 \[N, 1\]",
+    relu_before_softmax="without the model's ReLU",
+    constant_everywhere=r"weights drawn anew by reset_parameters\(\)",
+    large_head=r"weights drawn anew by reset_parameters\(\)",
+    bias_minus_ten=r"weights drawn anew by reset_parameters\(\)",
 )
 MISSED: dict[str, str] = {}  # name: why; none of the first two of a cause at present
 
@@ -48,6 +68,15 @@ def test_a_planted_fault_is_on_top(name):
     assert report.causes[:1] == [cause]
     check = (report.failed + report.warned)[0]
     assert check.why and check.fix and len(check.why) < 400
+    if name in CURED:
+        shown = re.fullmatch(
+            rf"one batch of (\d+), \d+ steps of \w+ at lr=\S+: (\d+) right; {CURED[name]} (\d+)",
+            check.cured,
+        )
+        n, before, after = map(int, shown.groups())
+        assert before < after <= n
+    else:
+        assert "right;" not in check.cured
 
 
 @pytest.mark.parametrize("name", list(HEALTHY)[::3])
