@@ -282,7 +282,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                              'mnist_ce/loss_checks.py'),
                                       'mnist_ce.loss_checks._no_logarithms': ( 'reference/loss_checks.html#_no_logarithms',
                                                                                'mnist_ce/loss_checks.py'),
-                                      'mnist_ce.loss_checks._normalises': ( 'reference/loss_checks.html#_normalises',
+                                      'mnist_ce.loss_checks._normalizes': ( 'reference/loss_checks.html#_normalizes',
                                                                             'mnist_ce/loss_checks.py'),
                                       'mnist_ce.loss_checks._not_finite': ( 'reference/loss_checks.html#_not_finite',
                                                                             'mnist_ce/loss_checks.py'),

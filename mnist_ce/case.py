@@ -127,7 +127,10 @@ class Report(Table):
             for status, cause, text in rows:
                 color = f'style="color:{_COLORS[status]}"' if status else ""
                 mark = f"<b {color}>{_SIGNS[status]} {status.upper()}</b>" if status else ""
-                cells.append((mark, f"<code>{cause}</code>" if cause else "", _escaped(text)))
+                name = f"<code>{cause}</code>" if cause else ""
+                style, line = "text-align:left", ";white-space:nowrap"  # Jupyter's is right
+                told = [(mark, style + line), (name, style + line), (_escaped(text), style)]
+                cells.append([f'<div style="{look}">{part}</div>' for part, look in told])
             return tabulate(cells, ["", "cause", "what was seen"], tablefmt="unsafehtml")
         marked = [(f"{_SIGNS[s]} {s.upper()}" if s else "", *rest) for s, *rest in rows]
         headers, widths = ["", "cause", "what was seen"], [None, None, 50]

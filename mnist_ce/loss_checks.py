@@ -266,7 +266,7 @@ def _calls(it: Subject, scores: Tensor, labels: Tensor) -> list[Call]:
 
 
 def squashes(it: Subject) -> tuple[str, str]:
-    """What a loss squashes its scores by, and by what it normalises them after; or ""."""
+    """What a loss squashes its scores by, and by what it normalizes them after; or ""."""
     scores, labels = it.answers(list(it.labels), 1)
     known, first = {id(scores)}, ""
     for call in _calls(it, scores, labels):
@@ -612,7 +612,7 @@ def _columns(case: Case) -> Finding | None:
 
 
 def _fed_to(case: Case) -> str:
-    """The function by which the loss normalises the model's outputs as they are; "" for none."""
+    """The function by which the loss normalizes the model's outputs as they are; "" for none."""
     out, y = case.trace[0].detach().clone(), case.first[1]
     loss = case.in_step or case.get("loss")
     with watch() as seen:
@@ -634,17 +634,17 @@ def _twice_by_model(case: Case) -> Finding | None:
         why = (
             f"{case.ending} made the outputs from {number(out.min())} to {number(out.max())}, and "
         )
-        return Finding("fail", f"{why}{again} in the loss normalises again", fix)
+        return Finding("fail", f"{why}{again} in the loss normalizes again", fix)
     z, it = case.z, _of(case, "softmax-twice")
     low, high, sums = z.min(), z.max(), z.sum(1)
     if it.kind != "logits" or z.shape[1] != it.reading.columns or not z.isfinite().all():
         return None
     span = f"outputs from {number(low)} to {number(high)}"
-    again = _normalises(it)
+    again = _normalizes(it)
     if low < 0 or high > 1 or not again:
         return None
     if case.ending == "softmax" or case.ending == "sigmoid" and _meets("sigmoid", again):
-        return Finding("fail", f"{case.ending} made the {span}, and the loss normalises again", fix)
+        return Finding("fail", f"{case.ending} made the {span}, and the loss normalizes again", fix)
     if z.shape[1] > 1 and (sums - 1).abs().max() < 1e-3:
         y = torch.arange(len(z)) % it.reading.columns
         first, moved = it.mean(z, y), it.mean(z + 3, y)
@@ -659,7 +659,7 @@ def _twice_by_model(case: Case) -> Finding | None:
 
 def _bounded_by_model(case: Case) -> Finding | None:
     z, it, ending = case.z, _of(case, "bounded-scores"), case.ending
-    again = _normalises(it)
+    again = _normalizes(it)
     if it.kind != "logits" or ending not in SQUASH or ending == "softmax":
         return None
     if not again or ending == "sigmoid" and _meets("sigmoid", again):
@@ -671,7 +671,7 @@ def _bounded_by_model(case: Case) -> Finding | None:
     return Finding("fail", why, "let the model end in its last linear layer")
 
 
-def _normalises(it: Subject) -> str:
+def _normalizes(it: Subject) -> str:
     """By which function the loss turns raw scores into probabilities itself; "" if it does not."""
     names = (call.function.__name__ for call in _calls(it, *it.answers(list(it.labels), 1)))
     return next((name for name in names if name in NORMALISE), "")
