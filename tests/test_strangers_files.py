@@ -1,6 +1,8 @@
 """Strangers' files: damage is named, never read as data; nothing blocks, nothing fills the memory."""
+import io
 import os
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
-from mnist_ce.data import Digits, mnist_sample
+from mnist_ce.data import Digits, _read_bundle, mnist_sample
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 if not BENCHMARKS.is_dir():
@@ -37,6 +39,27 @@ def test_what_is_no_plain_file_leads_out_or_promises_too_much_is_refused_at_once
     told = []
     found = torture_files.hostile(told=told)
     assert found == dict(tried=24, clear=24, silent=0, wrong=0, hang=0, lost=0), told
+
+
+@POSIX
+def test_why_it_is_refused(folder):
+    path = min(folder.glob("train/3/*.png"))
+    path.unlink()
+    os.mkfifo(path)
+    for read, place in (mnist_sample, folder), (Digits.of, folder / "train"):
+        with pytest.raises(ValueError, match=f"{path.name}.* is no plain file"):
+            read(place)
+    path.unlink()
+    path.write_bytes(b"")
+    os.truncate(path, 2**40)
+    for read, place in (mnist_sample, folder), (Digits.of, folder / "train"):
+        with pytest.raises(ValueError, match=f"{path.name} has {2**40} bytes, {2**30} are the most"):
+            read(place)
+    path.unlink()
+    Image.new("1", (9000, 9000)).save(path)
+    for read, place in (mnist_sample, folder), (Digits.of, folder / "train"):
+        with pytest.raises(ValueError, match=f"{path.name}.*81000000 pixels, {2**26} are the most"):
+            read(place)
 
 
 @pytest.fixture
@@ -128,6 +151,11 @@ def test_tables_that_are_not_whole(tmp_path):
         path.write_text(text)
         with pytest.raises(ValueError, match=f"a.csv.*{words}"):
             Digits.of(path)
+    path.write_text("label,a,b\n0,1,2,9\n1,3,250,9\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="a.csv cannot be read as a csv"):
+            Digits.of(path)
     path.write_text("label,a,b\n0,1,x\n1,3,y\n")
     with pytest.raises(TypeError, match="a.csv.*hold no numbers"):
         Digits.of(path)
@@ -145,3 +173,28 @@ def test_packed_tables(tmp_path):
     for name, words in ("two.csv.zip", "too many values"), ("a.csv.xz", "unpack it first"):
         with pytest.raises(ValueError, match=f"{name} cannot be read as a csv: .*{words}"):
             Digits.of(tmp_path / name)
+
+
+def test_a_bundle_that_lies_with_right_checksums(tmp_path):
+    def written(array, edit=lambda data: data):
+        stored = io.BytesIO()
+        np.save(stored, array)
+        with zipfile.ZipFile(tmp_path / "mnist.npz", "w") as bundle:
+            bundle.writestr("test_3.npy", edit(stored.getvalue()))
+
+    read = lambda: _read_bundle(["test_3"], tmp_path / "mnist.npz")
+    images = np.zeros((100, 784), np.uint8)
+    written(images)
+    assert np.array_equal(read()[0], images)
+    for array, edit in [
+        (images.astype(np.int8), bytes),
+        (images[:, :783], bytes),
+        (np.asfortranarray(images), bytes),
+        (np.array([[{}]]), bytes),
+        (images, lambda data: data.replace(b"(100, 784)", b"(999, 784)")),
+        (images, lambda data: data.replace(b"(100, 784)", b"(010, 784)")),
+        (images, lambda data: data.replace(b"(100, 784)", b"(9**9,784)")),
+    ]:
+        written(array, edit)
+        with pytest.raises(ValueError, match="mnist.npz is damaged, install mnist_ce again"):
+            read()
