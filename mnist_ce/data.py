@@ -12,16 +12,19 @@ import io
 import math
 import operator
 import os
+import re
+import stat
 import sys
 import warnings
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -106,12 +109,14 @@ class Digits:
         result is a copy, on the images' device.
         Warns, in a line each, of what looks wrong: floats beyond 1, little contrast, dark on
         light, blank images, NaN, a single class, images that a loader drops.
-        Raises one error that names all that is wrong: TypeError for a type or dtype, else
-        ValueError.
+        Raises one error that names all that is wrong, and the file: TypeError for a type or dtype,
+        else ValueError; links out of a folder, FIFOs, devices and files over 1 GiB are refused too.
+        OSError for a folder it may not list.
         """
         faults: list[Exception] = []
         doubts: list[str] = []
         index: Any = None
+        where = f"Digits.of({str(images)!r})" if isinstance(images, (str, Path)) else "Digits.of"
         if isinstance(images, Digits):
             classes, index = images.classes if classes is None else classes, images.index.clone()
             images, labels = images.x, images.digits if labels is None else labels
@@ -125,7 +130,7 @@ class Digits:
         if x is not None and names is not None and len(x) != len(names):
             faults.append(ValueError(f"{len(x)} images, but {len(names)} labels: give each one"))
         named, codes = _encode(names, classes, faults)
-        _refuse("Digits.of", faults)
+        _refuse(where, faults)
         assert x is not None
         digits = cls(x, torch.from_numpy(codes).unsqueeze(1).to(x.device), named, index)
         for doubt in [*doubts, *_doubts(digits)]:
@@ -216,52 +221,106 @@ def _digit_rows(labels: np.ndarray, digit: int) -> np.ndarray:
     rows = sorted(np.flatnonzero(labels == digit), key=lambda row: f"{row}.png")
     return np.array(rows, dtype=np.int64)
 
+# %% ../nbs/reference/00_data.ipynb #7ec5ea85
+_MOST = 2**30  # bytes of one file, unpacked: 22 times those of MNIST's largest
+_MOST_PIXELS = 2**26  # of one picture: more than a camera's 61 million
+
+
+def _check_inside(path: Path, root: Path) -> None:
+    """ValueError where `path`, its links followed, does not lie in the folder `root`."""
+    real = Path(os.path.realpath(path))
+    if not real.is_relative_to(os.path.realpath(root)):
+        raise ValueError(f"{path} leads out of {root}, to {real}: copy what lies there into it")
+
+
+@contextmanager
+def _opened(path: Path, root: Path | None = None) -> Iterator[IO[bytes]]:
+    """The plain file `path`, to read. ValueError, at once, for anything else or a file too large.
+
+    root: a folder that `path`, if it is a link, must not lead out of.
+    """
+    if root is not None and path.is_symlink():
+        _check_inside(path, root)
+
+    def check(status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{path} is no plain file but a folder, a FIFO, a device or a socket")
+        if status.st_size > _MOST:
+            raise ValueError(f"{path} has {status.st_size} bytes, {_MOST} are the most")
+
+    check(os.stat(path))  # opening some devices does something
+    wait_for_nobody = lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+    with open(path, "rb", opener=wait_for_nobody) as file:
+        check(os.fstat(file.fileno()))  # it may be another one by now
+        yield file
+
+
+def _read_most(stream: Any, most: int) -> bytearray:
+    """All that is left of a stream, but no more than `most` bytes; memory is taken as they come."""
+    data = bytearray()
+    while len(data) < most and (part := stream.read(min(most - len(data), 2**20))):
+        data += part
+    return data
+
 # %% ../nbs/reference/00_data.ipynb #211649f3
 _SPLITS = {"train": "train", "test": "t10k"}  # our name of a split, and MNIST's
 
 
-def _read_bytes(path: Path) -> bytes:
-    """The bytes of the file `path`, or of `path`.gz unpacked."""
-    try:
-        if path.exists():
-            return path.read_bytes()
-        return gzip.decompress(Path(f"{path}.gz").read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-
-
-def _read_idx(path: Path, ndim: int) -> np.ndarray:
-    """The IDX file of bytes at `path`, or gzipped at `path`.gz: uint8, of `ndim` dimensions.
+def _idx_bytes(path: Path, sides: Sequence[int]) -> bytearray:
+    """The IDX file at `path`, or unpacked from `path`.gz, with its header, which is checked first.
 
     Source: the format's description on the MNIST page of LeCun, Cortes and Burges.
     """
-    data, header, magic = _read_bytes(path), 4 + 4 * ndim, 0x800 + ndim
-    if int.from_bytes(data[:4], "big") != magic:
-        raise ValueError(
-            f"{path} starts with 0x{data[:4].hex()}, expected the magic number {magic:#010x}"
-        )
-    shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, header, 4)]
-    size = header + math.prod(shape)
+    packed = Path(f"{path}.gz")
+    zipped = not path.exists() and packed.exists()
+    path = packed if zipped else path
+    header, magic = 8 + 4 * len(sides), 0x801 + len(sides)
+    try:
+        with _opened(path, path.parent) as file:
+            stored = os.fstat(file.fileno()).st_size
+            stream = gzip.open(file) if zipped else file
+            data = _read_most(stream, header)
+            if int.from_bytes(data[:4], "big") != magic:
+                raise ValueError(
+                    f"{path} starts with 0x{data[:4].hex()}, "
+                    f"expected the magic number {magic:#010x}"
+                )
+            n, *given = (int.from_bytes(data[i : i + 4], "big") for i in range(4, header, 4))
+            if len(data) == header and given != list(sides):
+                raise ValueError(
+                    f"{path} has images of {given[0]} by {given[1]} pixels, expected 28 by 28"
+                )
+            size = header + n * math.prod(sides)
+            if size > min(_MOST, 1032 * stored if zipped else stored):  # deflate packs no tighter
+                raise ValueError(
+                    f"{path} is cut short or too large: its header promises {size} bytes, "
+                    f"the file has {stored}, and {_MOST} are the most"
+                )
+            data += _read_most(stream, size + 1 - header)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
     if len(data) != size:
+        least = "at least " * (len(data) > size)
         raise ValueError(
-            f"{path} is cut short or too long: {len(data)} bytes, its header says {size}"
+            f"{path} is cut short or too long: {least}{len(data)} bytes, its header says {size}"
         )
-    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+    return data
+
+
+def _read_idx(path: Path, *sides: int) -> np.ndarray:
+    """The IDX file of bytes at `path`, or gzipped at `path`.gz: uint8 [n, *sides]."""
+    data = _idx_bytes(path, sides)
+    return np.frombuffer(data, np.uint8, offset=8 + 4 * len(sides)).reshape(-1, *sides)
 
 
 def _read_idx_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """All images uint8 [N, 784] and labels uint8 [N] of a split, in the file's order."""
     images_path = folder / f"{_SPLITS[split]}-images-idx3-ubyte"
     labels_path = folder / f"{_SPLITS[split]}-labels-idx1-ubyte"
-    images, labels = _read_idx(images_path, 3), _read_idx(labels_path, 1)
+    images, labels = _read_idx(images_path, 28, 28), _read_idx(labels_path)
     if len(images) != len(labels):
         raise ValueError(
             f"{images_path} has {len(images)} images, {labels_path} has {len(labels)} labels"
-        )
-    if images.shape[1:] != (28, 28):
-        raise ValueError(
-            f"{images_path} has images of {images.shape[1]} by {images.shape[2]} pixels, "
-            "expected 28 by 28"
         )
     if len(labels) and labels.max() > 9:
         raise ValueError(f"{labels_path} has the label {labels.max()}, digits end at 9")
@@ -274,12 +333,29 @@ BUNDLE = Path(str(files("mnist_ce") / "mnist.npz"))
 def _read_bundle(names: Sequence[str], path: Path = BUNDLE) -> list[np.ndarray]:
     """The bundle's arrays `names`, as "train_3", uint8 [n, 784], and "train_3_index", int32 [n]."""
     try:
-        with zipfile.ZipFile(path) as bundle:
-            return [np.load(io.BytesIO(bundle.read(f"{name}.npy"))) for name in names]
+        with _opened(path) as file, zipfile.ZipFile(file) as bundle:
+            return [_read_array(bundle, f"{name}.npy") for name in names]
     except FileNotFoundError as error:
         raise ValueError(f"{path} is missing: install mnist_ce again") from error
     except Exception as error:  # a damaged zip makes zipfile raise half a dozen kinds
         raise ValueError(f"{path} is damaged, install mnist_ce again: {error}") from error
+
+
+def _read_array(bundle: zipfile.ZipFile, name: str) -> np.ndarray:
+    size = bundle.getinfo(name).file_size
+    if size > _MOST:
+        raise ValueError(f"{name} promises {size} bytes, {_MOST} are the most")
+    data = io.BytesIO(bundle.read(name))  # no more than it promises, by zipfile's own count
+    if np.lib.format.read_magic(data) != (1, 0):
+        raise ValueError(f"{name} is of another format")
+    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(data)
+    form = "|u1", (*shape[:1], 784)
+    if name.endswith("_index.npy"):
+        form = "<i4", shape[:1]
+    if (dtype.str, shape) != form or by_columns:
+        raise ValueError(f"{name} is {dtype.str} {shape}, expected {form[0]} {form[1]}")
+    pixels = np.frombuffer(data.getbuffer(), dtype, offset=data.tell())
+    return pixels.reshape(shape)  # a shape that promises more than there is does not fit
 
 # %% ../nbs/reference/00_data.ipynb #3b246397
 _IDX_SHA256 = {  # of MNIST's files, unpacked
@@ -296,7 +372,8 @@ def write_bundle(folder: Path | str, path: Path | str = BUNDLE) -> None:
     Raises ValueError, naming the file, if one is not MNIST's own.
     """
     for name, digest in _IDX_SHA256.items():
-        if hashlib.sha256(_read_bytes(Path(folder, name))).hexdigest() != digest:
+        sides = (28, 28) if "images" in name else ()
+        if hashlib.sha256(_idx_bytes(Path(folder, name), sides)).hexdigest() != digest:
             raise ValueError(f"{folder}: {name} is not MNIST's, its SHA-256 is not {digest}")
     with zipfile.ZipFile(path, "w") as bundle:
         for split in _SPLITS:
@@ -312,24 +389,51 @@ def write_bundle(folder: Path | str, path: Path | str = BUNDLE) -> None:
                     bundle.writestr(info, member.getvalue(), zipfile.ZIP_DEFLATED, 9)
 
 # %% ../nbs/reference/00_data.ipynb #02c819bf
-def _read_png_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The PNGs of one digit, in the order of their names: uint8 [n, 784], and their numbers."""
+def _number(name: str) -> int | None:
+    """The number that a file is named after, within int64; None for another way to write it."""
+    return int(name) if re.fullmatch("0|[1-9][0-9]{0,18}", name) and int(name) < 2**63 else None
+
+
+def _read_picture(path: Path, root: Path) -> Image.Image:
+    """The picture file `path` below `root`, checked, not yet decoded; pillow's own errors."""
+    with _opened(path, root) as file:
+        data = file.read()
+    with Image.open(io.BytesIO(data)) as picture:
+        kind, pixels = picture.format, picture.width * picture.height
+        if kind == "EPS":
+            raise ValueError("EPS is a program that draws, and is not run: save it as PNG")
+        if pixels > _MOST_PIXELS:
+            raise ValueError(f"{pixels} pixels, {_MOST_PIXELS} are the most")
+        picture.verify()  # each chunk's checksum: decoding alone passes over those of the pixels
+    if kind == "PNG" and b"\0\0\0\0IEND\xaeB`\x82" not in data:
+        raise ValueError("its end is missing or damaged")
+    return Image.open(io.BytesIO(data))
+
+
+def _read_png_folder(folder: Path, root: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The PNGs of one digit, in the order of their names: uint8 [n, 784], and their numbers.
+
+    root: what no link may lead out of, `folder` itself if left out.
+    """
+    root = root or folder
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
     if not paths:
         state = "empty" if folder.is_dir() else "missing"
         raise ValueError(f"{folder} is {state}: no images of the digit {folder.name}")
+    _check_inside(folder, root)
     for path in paths:
-        if path.suffix != ".png" or not path.stem.isdecimal():
+        if path.suffix != ".png" or _number(path.stem) is None:
             raise ValueError(
-                f"{path} is not named like an image of the digit {folder.name}: a number and .png"
+                f"{path} is not named like an image of the digit {folder.name}: a number and .png, "
+                "as 10.png"
             )
-    numbers = np.array([int(path.stem) for path in paths], dtype=np.int64)
-    return np.stack([_read_png(path) for path in paths]), numbers
+    numbers = np.array([_number(path.stem) for path in paths], dtype=np.int64)
+    return np.stack([_read_png(path, root) for path in paths]), numbers
 
 
-def _read_png(path: Path) -> np.ndarray:
+def _read_png(path: Path, root: Path) -> np.ndarray:
     try:
-        with Image.open(path) as image:
+        with _read_picture(path, root) as image:
             if (image.format, image.mode, image.size) != ("PNG", "L", (28, 28)):
                 raise ValueError(
                     f"a {image.size} {image.format} of mode {image.mode}, "
@@ -352,7 +456,7 @@ def _open_folder(folder: Path) -> _Source:
     for train, test in ("train", "valid"), ("training", "testing"):
         if (folder / train).is_dir():
             places = {"train": folder / train, "test": folder / test}
-            return lambda split, digit: _read_png_folder(places[split] / str(digit))
+            return lambda split, digit: _read_png_folder(places[split] / str(digit), folder)
     if not any(folder.glob("*-idx*-ubyte*")):
         raise ValueError(
             f"{folder} holds neither train/ and valid/ nor training/ and testing/ nor IDX files"
@@ -388,7 +492,8 @@ def mnist(
 
     source: "bundle" (in the package), "fastai" (its download), or the path of a folder of PNGs or
     IDX files. Rows stand digit by digit, lowest first, each digit in the order of its file names.
-    Raises ValueError, naming what is wrong, for digits or files that are missing or damaged.
+    Raises ValueError, naming it, for digits or files that are missing, damaged or too large, for
+    what is no plain file, and for links out of the folder; OSError for a folder it may not list.
     """
     classes = tuple(classes)
     if len(set(classes)) != len(classes) or len(classes) < 2 or not set(classes) <= set(range(10)):
@@ -459,6 +564,11 @@ def _read_class_folder(folder: Path, faults: list[Exception]) -> tuple[Any, Any]
         if path not in kinds:
             bad.append(f"{path} lies beside the class folders")
     for kind in kinds:
+        try:
+            _check_inside(kind, folder)
+        except ValueError as error:
+            bad.append(str(error))
+            continue
         if not visible(kind):
             faults.append(ValueError(f"{kind} is empty: every class folder must hold pictures"))
         for path in visible(kind):
@@ -466,7 +576,7 @@ def _read_class_folder(folder: Path, faults: list[Exception]) -> tuple[Any, Any]
                 bad.append(f"{path} is a folder (did you mean Digits.of({str(kind)!r})?)")
                 continue
             try:
-                with Image.open(path) as picture:
+                with _read_picture(path, folder) as picture:
                     pictures.append(_picture(picture))
                     names.append(kind.name)
             except Exception as error:  # a damaged file makes pillow raise half a dozen kinds
@@ -477,7 +587,7 @@ def _read_class_folder(folder: Path, faults: list[Exception]) -> tuple[Any, Any]
             f"in {folder} every file must be a picture in a class folder, {len(bad)} are not: "
             + "; ".join(bad[:5]) + more
         ))
-    ints = all(kind.name.isdecimal() and str(int(kind.name)) == kind.name for kind in kinds)
+    ints = all(_number(kind.name) is not None for kind in kinds)
     return pictures or None, [int(name) for name in names] if ints else names
 
 # %% ../nbs/reference/00_data.ipynb #ec02deb6
@@ -487,20 +597,44 @@ def _read_csv(path: Path) -> Any:
         import pandas
     except ImportError as error:
         raise ImportError(f"reading {path} needs pandas: pip install pandas") from error
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"Digits.of: {path} does not exist")
-    if ".csv" not in path.suffixes:
+    if path.suffixes[-1:] != [".csv"] and path.suffixes[-2:-1] != [".csv"]:
         raise ValueError(
             f"Digits.of: {path} is neither a csv nor a folder of class folders; "
             "for pictures write Digits.of([Image.open(path), …], labels)"
         )
     try:
-        first = pandas.read_csv(path, header=None, nrows=1).iloc[0]
+        data = _csv_bytes(path)
+        first = pandas.read_csv(io.BytesIO(data), header=None, nrows=1).iloc[0]
         header = isinstance(first.iloc[-1], str) or "label" in first.tolist()
-        frame = pandas.read_csv(path, header=0 if header else None)
-    except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile) as error:
+        with warnings.catch_warnings():  # rows longer than the first line: not cut, not shifted
+            warnings.simplefilter("error", pandas.errors.ParserWarning)
+            kept = dict(header=0 if header else None, index_col=False)
+            frame = pandas.read_csv(io.BytesIO(data), **kept)
+        short = frame.iloc[:, -1].isna()
+        if short.any():
+            raise ValueError(f"row {short.idxmax()} has no last cell: {short.sum()} are cut short")
+    except Exception as error:  # a damaged file makes pandas raise half a dozen kinds
         raise ValueError(f"Digits.of: {path} cannot be read as a csv: {error}") from error
     return frame if header else frame.rename(columns={0: "label"})
+
+
+def _csv_bytes(path: Path) -> bytearray:
+    """The text of a csv, a csv.gz, or a csv.zip of one file, as Kaggle serves them."""
+    with _opened(path) as file:
+        stream: Any = gzip.open(file) if path.suffix == ".gz" else file
+        if path.suffix == ".zip":
+            archive = zipfile.ZipFile(file)
+            (name,) = archive.namelist()
+            stream = archive.open(name)
+        elif path.suffix not in (".csv", ".gz"):
+            raise ValueError("of packed files, it must be .csv.gz or .csv.zip: unpack it first")
+        most = min(_MOST, 2**24 + 100 * os.fstat(file.fileno()).st_size)  # MNIST's packs 8 to 1
+        data = _read_most(stream, most + 1)
+    if len(data) > most:
+        raise ValueError(f"unpacked it has more than {most} bytes")
+    return data
 
 
 def _pair(item: Any, name: str) -> tuple[Any, Any]:
@@ -744,7 +878,14 @@ def _names(labels: Any, faults: list[Exception]) -> np.ndarray | None:
         hint = "write labels.astype(str)" if labels.dtype.kind == "S" else "give ints or strings"
         faults.append(TypeError(f"labels of the dtype {labels.dtype}: {hint}"))
         return None
+    if labels.dtype.kind == "u" and len(labels) and labels.max() >= 2**63:
+        faults.append(_too_large(labels.max()))
+        return None
     return labels if labels.dtype.kind == "b" else labels.astype(np.int64)
+
+
+def _too_large(label: Any) -> ValueError:
+    return ValueError(f"the label {label} does not fit int64: write labels as strings")
 
 
 def _scalar(label: Any) -> Any:
@@ -775,6 +916,10 @@ def _object_names(values: list, faults: list[Exception]) -> np.ndarray | None:
     if kinds and float not in kinds:
         return np.array(values)
     if all(type(value) is int for value in values):
+        large = [value for value in values if not -(2**63) <= value < 2**63]
+        if large:
+            faults.append(_too_large(large[0]))
+            return None
         return np.array(values, dtype=np.int64)
     return _whole(np.array(values, dtype=np.float64), faults)
 
@@ -788,6 +933,9 @@ def _whole(labels: np.ndarray, faults: list[Exception]) -> np.ndarray | None:
             f"{len(broken)} labels are no whole numbers, the first is labels[{first}], "
             f"{labels[first]:g}: give each image the number or name of its class"
         ))
+        return None
+    if len(labels) and np.abs(labels).max() >= 2.0**63:
+        faults.append(_too_large(labels[np.abs(labels).argmax()]))
         return None
     return labels.astype(np.int64)
 
@@ -937,6 +1085,24 @@ def _seen(train: torch.Tensor, valid: torch.Tensor) -> tuple[int, int]:
     # Of n rows without a copy, 3 / n is the 95% bound on the rate of copies: the rule of three.
     by_chance = seen <= 2 * (repeated + 3) / len(rows) * len(checked)
     return (0 if by_chance else seen), len(checked)
+
+# %% ../nbs/reference/00_data.ipynb #bbf7bc31
+def seeded(seed: Any, name: str = "seed") -> torch.Generator:
+    """A CPU generator that no other seed gives. ValueError, naming it, for no int of 32 bits.
+
+    A generator that somebody seeded by himself is not looked at: its draws are those of its seed
+    modulo 2**32.
+    """
+    try:
+        number = -1 if isinstance(seed, (bool, np.bool_)) else operator.index(seed)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 2**32:
+        raise ValueError(
+            f"{name}={seed!r} must be an int from 0 to 2**32 - 1: torch's generator keeps the "
+            "last 32 bits of others, so that two of them draw the same"
+        )
+    return torch.Generator(device="cpu").manual_seed(number)
 
 # %% ../nbs/reference/00_data.ipynb #d2a7f2d6
 def batches(

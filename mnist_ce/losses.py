@@ -93,7 +93,8 @@ def cross_entropy_loss(scores: Tensor, labels: Tensor) -> Tensor:
 
     Called as cross_entropy_loss(preds, targets, reduction="mean"). preds: logits, float [N, C], C
     at least 2. targets: int [N] or [N, 1]. reduction: "mean", "sum" (scalars) or "none" ([N]).
-    Formula: nll_loss(log_softmax(preds)); finite for all finite logits.
+    Formula: nll_loss(log_softmax(preds)); finite wherever float32 (float64) holds the
+    gaps between the logits.
     Raises TypeError or ValueError for other input. Source: Howard & Gugger, Deep Learning for
     Coders, chapter 5; Blanchard, Higham & Higham 2021 on the log-sum-exp.
     """

@@ -17,27 +17,28 @@ from torch import Tensor
 
 from .data import Digits, batches
 from .losses import cross_entropy_loss
-from .scores import Kind, Loss, as_kind, as_loss, check_batch, class_logits, labels_of
+from .scores import Kind, Loss, as_kind, as_loss, check_batch, class_logits, have_answers, labels_of
 
 # %% ../nbs/01_metrics.ipynb #90ae2888
 def binary_accuracy(preds: Tensor, targets: Tensor) -> Tensor:
     """The share of right answers with one column of logits: label 1 where the logit is above 0.
 
     preds: logits, float [N, 1]. targets: int [N] or [N, 1]. Returns a float32 scalar.
-    Raises TypeError or ValueError for other input, NaN too.
+    Raises TypeError or ValueError for other input, for NaN, +inf and no rows too.
     """
     check_batch(preds, targets, columns=1, name="binary_accuracy")
-    return ((preds > 0).view(-1) == targets.view(-1)).float().mean()
+    return ((preds > 0).view(-1) == targets.view(-1).long()).float().mean()
 
 # %% ../nbs/01_metrics.ipynb #fd3c522e
 def accuracy(preds: Tensor, targets: Tensor) -> Tensor:
     """The share of right answers with a column of logits (or log-probabilities) per class.
 
-    preds: float [N, C], C at least 2. targets: int [N] or [N, 1]. Returns a float32 scalar.
-    Raises TypeError or ValueError for other input, NaN too.
+    preds: float [N, C], C at least 2; the first of equals counts. targets: int [N] or [N, 1].
+    Returns a float32 scalar. Raises TypeError or ValueError for other input, and where a row has no
+    largest score: for NaN, +inf or -inf alone.
     """
     check_batch(preds, targets, name="accuracy")
-    return (labels_of(preds) == targets.view(-1)).float().mean()
+    return (labels_of(preds) == targets.view(-1).long()).float().mean()
 
 # %% ../nbs/01_metrics.ipynb #5704607a
 class Metric(Protocol):
@@ -48,7 +49,10 @@ class Metric(Protocol):
 
 # %% ../nbs/01_metrics.ipynb #d751ce2e
 class Pooled:
-    """The mean over all images of a value for each, given by `each(scores [m, C], labels [m])`."""
+    """The mean over all images of a value for each, given by `each(scores [m, C], labels [m])`.
+
+    NaN where there were no images.
+    """
 
     def __init__(self, each: Callable[[Tensor, Tensor], Tensor]):
         self.each, self.total, self.images = each, torch.zeros(()), 0
@@ -79,7 +83,7 @@ class BatchMeans(Pooled):
 # %% ../nbs/01_metrics.ipynb #3cfaeb10
 def _right(logits: Tensor, labels: Tensor) -> Tensor:
     largest, answers = logits.max(1)
-    # NaN where the scores are no numbers
+    # NaN where the largest is no number: NaN, +inf, or -inf alone
     return (answers == labels).to(largest.dtype) + 0 * largest
 
 
@@ -129,7 +133,10 @@ def measure(
 
 # %% ../nbs/01_metrics.ipynb #1545fe90
 class Whole:
-    """A metric computed at once from all scores: `function(scores [N, C], targets) -> number`."""
+    """A metric computed at once from all scores: `function(scores [N, C], targets) -> number`.
+
+    NaN for a model that has no answer to an image, whatever the function would say.
+    """
 
     def __init__(self, name: str, function: Callable[..., Any], form: tuple[int, ...]):
         self.name, self.function, self.form = name, function, form
@@ -143,8 +150,9 @@ class Whole:
     def compute(self) -> Tensor:
         scores, targets = torch.cat(self.scores, 1), torch.cat(self.labels).view(self.form)
         self.scores, self.labels = [], []
-        nan = lambda of_one: bool(of_one.isnan().any())
-        values = [float("nan") if nan(z) else self.value(z, targets) for z in scores]
+        values = [
+            self.value(z, targets) if have_answers(z).all() else float("nan") for z in scores
+        ]
         return torch.tensor(values, dtype=torch.double)
 
     def value(self, scores: Tensor, targets: Tensor) -> float:
@@ -298,9 +306,11 @@ def expected_calibration_error(preds: Tensor, targets: Tensor, bins: int = 15) -
     ValueError as `accuracy`. Source: Guo, Pleiss, Sun & Weinberger 2017, On Calibration of Modern
     Neural Networks, equation 3.
     """
+    if bins < 1:
+        raise ValueError(f"expected_calibration_error: bins={bins!r} must be at least 1")
     scores = _checked_logits(preds, targets, "expected_calibration_error")
     confidence, answer = scores.double().softmax(1).max(1)
-    excess = (answer == targets.view(-1)).double() - confidence
+    excess = (answer == targets.view(-1).long()).double() - confidence
     bin_of = (confidence * bins).ceil().long() - 1
     sums = torch.zeros(bins, dtype=torch.double, device=preds.device)
     return (sums.index_add(0, bin_of, excess).abs().sum() / len(preds)).item()

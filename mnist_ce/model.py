@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .data import seeded
 from .scores import Loss, class_logits
 
 # %% ../nbs/reference/03_model.ipynb #7bae9116
@@ -22,7 +23,8 @@ def init_params(
     """Normal random numbers of mean 0 and standard deviation `std`, float32, with a gradient.
 
     size: an int or a tuple. A matrix [F, C] lies in memory as [C, F] (see `linear1`). generator: a
-    CPU `torch.Generator`. Raises ValueError for a negative std or a generator not on the CPU.
+    CPU `torch.Generator`; `mnist_ce.data.seeded` makes one that no other seed gives. Raises
+    ValueError for a negative std or a generator not on the CPU.
     """
     size = (size,) if isinstance(size, int) else tuple(size)
     if not 0 <= std < float("inf"):
@@ -31,7 +33,7 @@ def init_params(
         raise ValueError(
             f"init_params: the generator must be on the CPU, not on {generator.device}"
         )
-    drawn = torch.randn(size[::-1], generator=generator, dtype=torch.float32) * std
+    drawn = torch.randn(size[::-1], generator=generator, dtype=torch.float32, device="cpu") * std
     return drawn.permute(*range(len(size) - 1, -1, -1)).requires_grad_()
 
 # %% ../nbs/reference/03_model.ipynb #d46a8e32
@@ -81,12 +83,15 @@ class Linears:
         rates: Sequence[float],
         device: Any = "cpu",
     ) -> "Linears":
-        """Models with initial weights and bias from each one's own seed, as `init_params` draws."""
+        """Models with initial weights and bias from each one's own seed, as `init_params` draws.
+
+        seeds: from 0 to 2**32 - 1, see `seeded`. Raises ValueError for others.
+        """
         shape = columns, len(seeds), features
         weights = torch.empty(shape, dtype=torch.float32, device="cpu")
         bias = torch.empty(shape[:2], dtype=torch.float32, device="cpu")
         for s, (seed, std) in enumerate(zip(seeds, stds)):
-            generator = torch.Generator().manual_seed(seed)
+            generator = seeded(seed)
             weights[:, s] = init_params((features, columns), std, generator=generator).detach().T
             bias[:, s] = init_params(columns, std, generator=generator).detach()
         lr = torch.tensor(rates, dtype=torch.float32, device=device)
