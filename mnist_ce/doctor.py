@@ -22,12 +22,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from .case import Case, Check, Experiment, Finding, Misfit, Report, Unseen, told
+from .case import Case, Check, Experiment, Finding, Misfit, Report, Unseen
 from .cures import before_and_after
 from .data_checks import OF_DATA
 from .loss_checks import COLUMNS, OF_LOSS, OF_MATCH, TRAPS, Proved
 from .metric_checks import OF_METRIC
 from .model_checks import OF_MODEL
+from .scores import told
 from .step_checks import OF_STEP
 from .watching import Backward, Forward, Seen, undisturbed, watch
 
@@ -101,7 +102,9 @@ def _made(experiment: Experiment, case: Case) -> Finding | None:
             return Finding("skip", "see columns")
         except Unseen as reason:
             return Finding("skip", str(reason))
-        except Exception as error:  # whatever a stranger's code raises
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever a stranger's code raises, sys.exit too
             return Finding("skip", f"this experiment failed: {told(error)}")
 
 

@@ -25,9 +25,8 @@ from mnist_ce.case import (
     number,
     on_copies,
     shown,
-    told,
 )
-from .scores import FORMS, as_kind, examples, readings
+from .scores import FORMS, as_kind, examples, readings, told
 from .watching import Call, first_tensor, last_tensor, watch
 
 # %% ../nbs/reference/09_loss_checks.ipynb #ad79f162

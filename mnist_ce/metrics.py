@@ -17,7 +17,18 @@ from torch import Tensor
 
 from .data import Digits, batches
 from .losses import cross_entropy_loss
-from .scores import Kind, Loss, as_kind, as_loss, check_batch, class_logits, have_answers, labels_of
+from mnist_ce.scores import (
+    Kind,
+    Loss,
+    as_kind,
+    as_loss,
+    check_batch,
+    class_logits,
+    guarded,
+    have_answers,
+    labels_of,
+    told,
+)
 
 # %% ../nbs/01_metrics.ipynb #90ae2888
 def binary_accuracy(preds: Tensor, targets: Tensor) -> Tensor:
@@ -157,11 +168,10 @@ class Whole:
 
     def value(self, scores: Tensor, targets: Tensor) -> float:
         try:
-            return float(self.function(scores, targets))
+            return guarded(lambda: float(self.function(scores, targets)))()
         except Exception as error:  # whatever a stranger's function raises
-            why = f"{type(error).__name__}: {error}"
             raise ValueError(
-                f"the metric {self.name!r} failed on {list(scores.shape)}: {why}"
+                f"the metric {self.name!r} failed on {list(scores.shape)}: {told(error)}"
             ) from error
 
 
@@ -223,9 +233,7 @@ def input_shape(model: Callable[[Tensor], Any], data: Digits) -> tuple[tuple[int
             try:
                 scores = model(x.view(-1, *shape))
             except Exception as error:  # whatever a stranger's model raises
-                tried.append(
-                    f"{given} it raises {type(error).__name__}: {error}".split("\n")[0][:160]
-                )
+                tried.append(f"{given} it raises {told(error)}")
                 continue
             if isinstance(scores, Tensor) and scores.shape in [(len(x), c) for c in allowed]:
                 return shape, scores
@@ -235,10 +243,10 @@ def input_shape(model: Callable[[Tensor], Any], data: Digits) -> tuple[tuple[int
                 kind = type(scores).__name__
                 tried.append(f"{given} it returns a {kind}: let it return the scores alone")
     needed = " or ".join(f"[n, {c}]" for c in allowed)
-    told = "\n".join(f"  {way}" for way in tried)
+    ways = "\n".join(f"  {way}" for way in tried)
     raise ValueError(
         f"the model must give {needed}: {allowed[-1]} columns are needed for classes "
-        f"{data.classes}\n{told}"
+        f"{data.classes}\n{ways}"
     )
 
 # %% ../nbs/01_metrics.ipynb #f4f20331

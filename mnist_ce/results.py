@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['assert_close', 'Summary', 'summarize', 'Components', 'components', 'crossed', 'Table', 'make_record', 'write_json',
-           'Runs', 'join_runs', 'Run', 'paired']
+           'settings_kept', 'own_settings', 'Runs', 'join_runs', 'Run', 'paired']
 
 # %% ../nbs/reference/01_results.ipynb #f0a6a907
+import contextlib
 import functools
+import gc
 import io
 import itertools
 import json
@@ -17,7 +19,7 @@ import platform
 import subprocess
 import sys
 from collections import namedtuple
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -216,6 +218,66 @@ def write_json(path: Any, content: dict[str, Any]) -> None:
         print(f"{path}: made with uncommitted changes ({git})", file=sys.stderr)
     text = json.dumps(_plain(content), indent=1, allow_nan=False)
     Path(path).write_text(text + "\n", encoding="utf-8")
+
+# %% ../nbs/reference/01_results.ipynb #0a62f7af
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was deleted
+        return ""
+
+
+def _enter(folder: str) -> None:
+    with contextlib.suppress(OSError):  # it was deleted
+        os.chdir(folder)
+
+
+def _set_environment(was: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(was)
+
+
+_SETTINGS: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    (sys.getrecursionlimit, sys.setrecursionlimit),
+    (gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
+    (sys.gettrace, sys.settrace),
+    (torch.get_default_device, lambda d: torch.set_default_device(None if d.type == "cpu" else d)),
+    (_folder, _enter),
+    (lambda: dict(os.environ), _set_environment),
+]
+
+
+@contextlib.contextmanager
+def settings_kept() -> Iterator[None]:
+    """Settings of torch and Python that anybody changes inside are put back."""
+    before = [get() for get, _ in _SETTINGS]
+    try:
+        yield
+    finally:
+        for (get, put), was in zip(_SETTINGS, before):
+            if get() != was:
+                put(was)
+
+
+@contextlib.contextmanager
+def own_settings() -> Iterator[None]:
+    """Torch as at a fresh start: float32, the CPU, gradients on, no autocast; then as it was."""
+    with (
+        settings_kept(),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+        contextlib.ExitStack() as more,
+    ):
+        if torch.get_default_device().type != "cpu":  # a mode of torch's, and those cost time
+            more.enter_context(torch.device("cpu"))
+        torch.set_default_dtype(torch.float32)
+        yield
 
 # %% ../nbs/reference/01_results.ipynb #00e52dd8
 def new_figure(width: float = 7, height: float = 4) -> Any:

@@ -17,8 +17,9 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from .case import Case, Experiment, Finding, Unseen, number, told
+from .case import Case, Experiment, Finding, Unseen, number
 from .loss_checks import climbs
+from .scores import told
 from mnist_ce.watching import (
     Backward,
     Forward,

@@ -28,6 +28,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import dataloader
 
+from .results import settings_kept
+
 # %% ../nbs/reference/07_watching.ipynb #f6625087
 class Call(NamedTuple):
     """One call of a function of torch's: what went in, and what came out."""
@@ -481,15 +483,17 @@ class Kept:
 # %% ../nbs/reference/07_watching.ipynb #e0b8d471
 @contextlib.contextmanager
 def undisturbed(*things: Any) -> Iterator[None]:
-    """Whatever a stranger's function draws, prints, warns of or changes in `things` is put back."""
+    """What a stranger's function draws, prints, warns of, sets or changes in `things` is put back."""
     kept = Kept(*things)
     of_numpy, of_python = np.random.get_state(), random.getstate()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     try:
         with (
+            settings_kept(),
             torch.random.fork_rng(devices),
             torch.inference_mode(False),
             torch.enable_grad(),
+            torch.autocast("cpu", enabled=False),
             warnings.catch_warnings(),
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(io.StringIO()),
