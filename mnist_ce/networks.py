@@ -105,6 +105,22 @@ def recipe(name: str, columns: int, seed: int = 0) -> dict[str, Any]:
     model = convnet(columns, generator)
     return dict(lr=0.01, seed=seed, model=model, optimizer=one_cycle, augment=jitter)
 
+# %% ../nbs/07_networks.ipynb #25706d0f
+def recipe_of(module: nn.Module) -> tuple[str, int] | None:
+    """The name and columns of the recipe whose network `module` is, compiled or not."""
+    plain = getattr(module, "_orig_mod", module)
+    columns = getattr([*plain.modules()][-1], "out_features", 0)
+    looks = lambda model: (repr(model), [type(layer) for layer in model.modules()])
+    for name in MODELS if columns else ():
+        if looks(network_of_recipe(name, columns)) == looks(plain):
+            return name, columns
+    return None
+
+
+def network_of_recipe(name: str, columns: int) -> nn.Module:
+    """The network of a recipe, before training; of "linear", the layer."""
+    return nn.Linear(784, columns) if name == "linear" else recipe(name, columns)["model"]
+
 # %% ../nbs/07_networks.ipynb #4e63b656
 @torch.no_grad()
 def shifted_probabilities(model: nn.Module, x: Tensor, batch_size: int = 1024) -> Tensor:

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-import mnist_ce.losses
 from .data import Digits, _check_pair, batches
 from .doctor import glance
 from .metrics import Metric, as_metric, input_shape, measure, standard_metrics
 from .model import Linears, Network, NonFinite
-from .results import Run, Runs, make_record
+from .networks import network_of_recipe, recipe_of
+from .results import Run, Runs, make_record, read_checkpoint
 from .scores import Loss, as_loss, name_of
 
 # %% ../nbs/02_training.ipynb #c16376cd
@@ -298,7 +298,7 @@ def network_of(module: Any, loss: Any, data: Digits, device: torch.device) -> Ne
     for check in glance(module, spread[:64], labels[:64]) if trains else []:
         told = f"the model cannot train as it should, {check.cause}: {check.why}. {check.fix}"
         warnings.warn(told, stacklevel=3)
-    return Network(module, known, shape)
+    return Network(module, known, shape, recipe=recipe_of(module))
 
 
 def _normal(scores: Tensor) -> bool:
@@ -446,34 +446,51 @@ def linear_models(
 
 # %% ../nbs/02_training.ipynb #6d3aa6e6
 def load_runs(path: Any, model: nn.Module | None = None) -> Runs:
-    """The `Runs` that `Runs.save` wrote to `path`, on the CPU. model: like the module it trained.
+    """The `Runs` that `Runs.save` wrote to `path`, on the CPU; `Runs.load` is the same.
 
-    Raises ValueError if the file is no run, or the model is missing, too many or of another make.
+    model: like the module it trained; for a network of ours none is needed. Raises ValueError,
+    naming the file, if it is no run or damaged, or the model is missing, too many or of another
+    make, and OSError where it cannot be read.
     """
+    return _runs_of(read_checkpoint(path), path, model)
+
+
+Runs.load = staticmethod(load_runs)
+
+
+def _runs_of(kept: dict[str, Any], path: Any, model: nn.Module | None) -> Runs:
     try:
-        kept = torch.load(path, map_location="cpu", weights_only=True)
-        if kept.pop("format") != 2:
+        if kept["format"] != 3:
             raise ValueError("it was written by another version")
-        blocks = kept.pop("blocks")
-        runs = Runs(models=[], **kept)
-    except Exception as error:  # what a wrong file raises depends on what it holds
+        states, classes = [*kept["models"]], len(kept["classes"])
+        linear = all("weights" in state for state in states)
+        recipes = [state["recipe"] for state in states if "weights" not in state]
+    except Exception as error:  # what is raised depends on what is wrong
         raise ValueError(f"{path} is not a saved run: {error}") from error
-    linear = "weights" in blocks[0]
-    if linear != (model is None):
-        told = "a linear model, so pass none" if linear else "a module, so pass one like it"
-        raise ValueError(f"{path} holds {told}")
-    for block in blocks:
-        loss = block["loss"]
-        known = getattr(mnist_ce.losses, loss["name"], None)
-        known = known if isinstance(known, Loss) else Loss(None, **loss)
-        if model is None:
-            runs.models.append(Linears(block["weights"], block["bias"], known, block["lr"]))
-            continue
-        try:
-            model.load_state_dict(block["module"])
-        except RuntimeError as error:
-            raise ValueError(f"{path} holds a module of another make: {error}") from error
-        runs.models.append(Network(model, known, tuple(block["shape"])))
+    if linear and model is not None:
+        raise ValueError(f"{path} holds a linear model, so pass none")
+    if not linear and model is None and None in recipes:
+        raise ValueError(f"{path} holds a module, so pass one like it")
+    try:
+        models: list[Any] = []
+        for state in states:
+            if linear:
+                models.append(Linears.of_state(state, classes))
+                continue
+            if recipes != [None] and recipes[0][1] not in (1, classes):
+                raise ValueError(f"{recipes[0][1]} columns for {classes} classes")
+            module = model if model is not None else network_of_recipe(*recipes[0])
+            models.append(Network.of_state(state, classes, module))
+        runs = Runs.of_kept(kept, models)
+        names = [block.loss.name for block in models for _ in range(len(block))]
+        if names and names != runs.coords["loss"]:
+            raise ValueError("its models are of other losses than its scores")
+        rates = [rate for block in models if linear for rate in block.lr.tolist()]
+        if rates and rates != torch.tensor(runs.coords["lr"], dtype=torch.float32).tolist():
+            raise ValueError("its models have other rates than its scores")
+    except Exception as error:  # as above
+        what = "holds" if str(error).startswith("a module of") else "is not a saved run:"
+        raise ValueError(f"{path} {what} {error}") from error
     return runs
 
 

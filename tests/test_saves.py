@@ -1,0 +1,206 @@
+"""What is kept is kept whole, or not at all: damage, kills, full disks, two at a time."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mnist_ce import results
+from mnist_ce.ensemble import fit_many
+from mnist_ce.losses import cross_entropy_loss, mnist_loss
+from mnist_ce.networks import one_cycle, recipe
+from mnist_ce.results import Runs, read_checkpoint, write_checkpoint, write_file, write_json
+from mnist_ce.training import fit, load_run, load_runs
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+if not BENCHMARKS.is_dir():
+    pytest.skip("the tortures are not in the package", allow_module_level=True)
+sys.path.insert(0, str(BENCHMARKS))
+try:
+    import torture_saves
+finally:
+    sys.path.remove(str(BENCHMARKS))
+
+QUICK = dict(epochs=2, device="cpu", progress=False)
+
+
+@pytest.fixture(scope="module")
+def few():
+    return torture_saves.few()
+
+
+def all_clear(found):
+    assert found["clear"] == found["tried"] > 0 and not any(found[key] for key in ("silent", "wrong", "hang", "lost"))
+
+
+def test_damaged_bytes_are_refused():
+    all_clear(torture_saves.mutated_bytes(400))
+
+
+def test_fields_that_do_not_fit_each_other_are_refused():
+    all_clear(torture_saves.altered_fields(400))
+
+
+def test_a_reader_sees_the_old_file_or_the_new_one_whatever_is_killed():
+    all_clear(torture_saves.killed_saves(3))
+
+
+def test_a_full_disk_leaves_the_old_file():
+    all_clear(torture_saves.full_disks(20))
+
+
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_what_fails_late_leaves_nothing_behind(tmp_path, monkeypatch, moment):
+    path = tmp_path / "result.json"
+    path.write_text("old")
+
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, moment, fail)
+    with pytest.raises(OSError, match="No space left on device: '.*result.json'"):
+        write_json(path, dict(git=None))
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["result.json"]
+
+
+def test_what_is_no_file_is_neither_read_nor_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in tmp_path / "pipe", tmp_path:
+        with pytest.raises(OSError, match=path.name):
+            write_file(path, b"")
+    with pytest.raises(ValueError, match="pipe is not a saved run: it is not a regular file"):
+        load_runs(tmp_path / "pipe")
+    with pytest.raises(OSError, match="missing"):
+        load_runs(tmp_path / "missing")
+    with pytest.raises(OSError, match=tmp_path.name):
+        load_runs(tmp_path)
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_file(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": NaN}', '{"a": 1, "a": 2}', '{"a": -Infinity}', "[" * 100_000, '{"tuple": [1], "b": 2}']
+)
+def test_metadata_is_strict(tmp_path, text):
+    write_checkpoint(tmp_path / "run", dict(a="here"))
+    raw = (tmp_path / "run").read_bytes()
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    told = header["__metadata__"]["mnist_ce"].replace('{"a": "here"}', text)
+    header["__metadata__"]["mnist_ce"] = told[:-1] + f', "b": {text}}}'
+    head = json.dumps(header, separators=(",", ":")).encode()
+    raw = bytearray(len(head).to_bytes(8, "little") + head)
+    raw[results._SUM] = results._checksum(raw)
+    (tmp_path / "run").write_bytes(raw)
+    with pytest.raises(ValueError, match="run is not a saved run: (?!its checksum)"):
+        read_checkpoint(tmp_path / "run")
+
+
+def test_tensors_of_which_nothing_is_told(tmp_path):
+    from safetensors.torch import save
+
+    text = json.dumps(dict(sha256="0" * 64, a=1))
+    raw = bytearray(save(dict(b=torch.ones(2)), dict(mnist_ce=text)))
+    raw[results._SUM] = results._checksum(raw)
+    (tmp_path / "run").write_bytes(raw)
+    with pytest.raises(ValueError, match="run is not a saved run: nothing tells what b is"):
+        read_checkpoint(tmp_path / "run")
+
+
+def test_what_a_checkpoint_keeps_comes_back(tmp_path):
+    names = {"a.b": torch.ones(2), "a": {"b": torch.zeros(())}, "float": 0.5, "b": dict(tensor=1)}
+    content = dict(deep=names, odd={(1, 2): torch.arange(3), 0: float("nan")}, both=(-np.inf, np.float32(0.5), True))
+    write_checkpoint(tmp_path / "file", content)
+    found = read_checkpoint(tmp_path / "file")
+    assert str(found) == str(content | dict(both=(-np.inf, 0.5, True)))
+    with pytest.raises(TypeError, match="a.0 is a function, which"):
+        write_checkpoint(tmp_path / "file", dict(a=[print_nothing]))
+
+
+def print_nothing():
+    """A function, which no file keeps."""
+
+
+@pytest.mark.parametrize(
+    "number", [np.float64(0.1), np.float32(0.1), torch.tensor(0.1), np.array(0.1), 1], ids=lambda n: type(n).__name__
+)
+def test_numbers_of_numpy_and_torch_save_and_load(few, tmp_path, number):
+    settings = dict(QUICK, epochs=np.int64(2), batch_size=np.int32(30))
+    fit(mnist_loss, *few, lr=number, seed=np.int64(3), init_std=number, **settings).save(tmp_path / "run")
+    loaded = load_run(tmp_path / "run")
+    assert loaded.coords["lr"] == pytest.approx(float(number)) and loaded.coords["seed"] == 3
+    runs = fit_many(mnist_loss, *few, np.arange(2), lr=number, data_seed=np.uint8(2), **settings)
+    runs.save(tmp_path / "runs")
+    assert Runs.load(tmp_path / "runs").coords == runs.coords
+
+
+@pytest.mark.parametrize("rate", [torch.tensor(0.01), 0.01], ids=["tensor", "float"])
+def test_the_optimizers_own_rate_saves_and_loads(few, tmp_path, rate):
+    model = nn.Linear(784, 2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+    run = fit(cross_entropy_loss, *few, model=model, optimizer=optimizer, **QUICK)
+    run.save(tmp_path / "run")
+    loaded = load_run(tmp_path / "run")
+    assert torch.equal(loaded.predict_proba(few[1]), run.predict_proba(few[1]))
+    assert loaded.coords["lr"] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("name", ["linear", "mlp", "convnet"])
+@pytest.mark.parametrize("compiled", [False, True, "inside"], ids=["plain", "compiled", "inside"])
+def test_networks_of_ours_load_without_their_module(few, tmp_path, name, compiled):
+    settings = dict(QUICK, lr=0.01, optimizer=one_cycle) | recipe(name, 2)
+    model = settings.pop("model", nn.Linear(784, 2))
+    if compiled == "inside" and name != "linear":
+        model[-1] = torch.compile(model[-1], backend="eager")
+    elif compiled:
+        model = torch.compile(model, backend="eager")
+    run = fit(cross_entropy_loss, *few, model=model, **settings)
+    run.save(tmp_path / "run")
+    given = None if compiled != "inside" or name == "linear" else recipe(name, 2, seed=9)["model"]
+    loaded = load_run(tmp_path / "run", given)
+    assert torch.equal(loaded.predict_proba(few[1]), run.predict_proba(few[1]))
+    again = torch.compile(recipe(name, 2).get("model", nn.Linear(784, 2)), backend="eager")
+    assert torch.equal(load_run(tmp_path / "run", again).predict(few[1]), run.predict(few[1]))
+
+
+def test_a_model_is_not_touched_by_a_file_that_does_not_fit_it(few, tmp_path):
+    fit(cross_entropy_loss, *few, **QUICK, **recipe("mlp", 2)).save(tmp_path / "run")
+    for other in recipe("mlp", 3)["model"], recipe("mlp", 2)["model"].double():
+        before = [p.clone() for p in other.parameters()]
+        with pytest.raises(ValueError, match="run holds a module of another make: .*weight"):
+            load_run(tmp_path / "run", other)
+        assert all(torch.equal(*pair) for pair in zip(before, other.parameters()))
+
+
+def test_a_module_that_keeps_more_than_tensors(few, tmp_path):
+    class Counting(nn.Linear):
+        def get_extra_state(self):
+            return 3
+
+        def set_extra_state(self, state):
+            pass
+
+    run = fit(cross_entropy_loss, *few, model=Counting(784, 2), lr=0.1, **QUICK)
+    with pytest.raises(TypeError, match="the module keeps _extra_state, which is no tensor"):
+        run.save(tmp_path / "run")
+    assert not os.listdir(tmp_path)
+
+
+def test_runs_without_models_and_with_broken_ones(few, tmp_path):
+    runs = fit_many(mnist_loss, *few, range(2), **QUICK)
+    runs.models = []
+    runs.save(tmp_path / "scores")
+    assert Runs.load(tmp_path / "scores").coords == runs.coords
+    broken = fit_many(cross_entropy_loss, *few, [0], lr=1e38, **QUICK)
+    broken.save(tmp_path / "broken")
+    assert not load_runs(tmp_path / "broken").weights.isfinite().all()
