@@ -28,6 +28,7 @@ def _seeded(model: nn.Module, generator: torch.Generator) -> nn.Module:
     return model
 
 # %% ../nbs/07_networks.ipynb #3d1c0b64
+@torch.random.fork_rng(devices=[])  # torch's layers draw numbers of their own, once
 def mlp(columns: int, generator: torch.Generator) -> nn.Module:
     """The network of the book's chapter 4: 30 hidden units with a ReLU between 784 and `columns`.
 
@@ -39,6 +40,7 @@ def mlp(columns: int, generator: torch.Generator) -> nn.Module:
     return _seeded(nn.Sequential(nn.Flatten(), *layers), generator)
 
 # %% ../nbs/07_networks.ipynb #16711be9
+@torch.random.fork_rng(devices=[])
 def convnet(columns: int, generator: torch.Generator) -> nn.Module:
     """A small convolutional network: images [N, 784] or [N, 1, 28, 28] to logits [N, columns].
 
@@ -117,6 +119,7 @@ def recipe_of(module: nn.Module) -> tuple[str, int] | None:
     return None
 
 
+@torch.random.fork_rng(devices=[])
 def network_of_recipe(name: str, columns: int) -> nn.Module:
     """The network of a recipe, before training; of "linear", the layer."""
     return nn.Linear(784, columns) if name == "linear" else recipe(name, columns)["model"]

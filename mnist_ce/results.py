@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['assert_close', 'Summary', 'summarize', 'Components', 'components', 'crossed', 'Table', 'write_file', 'make_record',
-           'write_json', 'Runs', 'join_runs', 'Run', 'paired']
+           'plain', 'write_json', 'Runs', 'join_runs', 'Run', 'paired']
 
 # %% ../nbs/reference/01_results.ipynb #f0a6a907
 import contextlib
@@ -234,13 +234,13 @@ def make_record(settings: dict[str, Any], device: Any = "cpu") -> dict[str, Any]
     )
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (Tensor, np.ndarray, np.generic)):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, (list, tuple, range)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if isinstance(value, (str, int, bool, type(None))) else str(value)
@@ -255,7 +255,7 @@ def write_json(path: Any, content: dict[str, Any]) -> None:
     git = content.get("record", content).get("git")
     if git and git.endswith("-dirty"):
         print(f"{path}: made with uncommitted changes ({git})", file=sys.stderr)
-    text = json.dumps(_plain(content), indent=1, allow_nan=False)
+    text = json.dumps(plain(content), indent=1, allow_nan=False)
     write_file(path, (text + "\n").encode())
 
 # %% ../nbs/reference/01_results.ipynb #46ea1cea
@@ -630,7 +630,7 @@ class Runs:
     def kept(self) -> dict[str, Any]:
         """What a file keeps of them."""
         same = {name: getattr(self, name) for name in ("scores", "nonfinite", "seconds")}
-        told = {name: _plain(getattr(self, name)) for name in ("classes", "coords", "record")}
+        told = {name: plain(getattr(self, name)) for name in ("classes", "coords", "record")}
         models, sizes = [block.state() for block in self.models], [*map(len, self.models)]
         return dict(format=3, **told, **same, models=models, sizes=sizes)
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from mnist_ce import results
+from mnist_ce import results, training
 from mnist_ce.ensemble import fit_many
-from mnist_ce.losses import cross_entropy_loss, mnist_loss
+from mnist_ce.losses import cross_entropy_loss, mnist_loss, softmax_loss
+from mnist_ce.metrics import accuracy
 from mnist_ce.networks import one_cycle, recipe
 from mnist_ce.results import Runs, read_checkpoint, write_checkpoint, write_file, write_json
 from mnist_ce.training import fit, load_run, load_runs
@@ -204,3 +205,111 @@ def test_runs_without_models_and_with_broken_ones(few, tmp_path):
     broken = fit_many(cross_entropy_loss, *few, [0], lr=1e38, **QUICK)
     broken.save(tmp_path / "broken")
     assert not load_runs(tmp_path / "broken").weights.isfinite().all()
+
+
+def alike(one, other):
+    """Whether two runs are the same bits: weights, history, all but the time."""
+    blocks = [run.runs.models[0].tensors() for run in (one, other)]
+    scores = all(torch.equal(*(run.runs.scores[name] for run in (one, other))) for name in one.runs.scores)
+    return scores and all(torch.equal(*pair) for pair in zip(*blocks, strict=True))
+
+
+class Off(BaseException):
+    """The machine is switched off."""
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def dropping(columns):
+    return nn.Sequential(nn.Linear(784, 30), nn.Dropout(0.5), nn.Linear(30, columns))
+
+
+@pytest.mark.parametrize("kind", ["linear", "adam", "mlp", "convnet", "dropout"])
+def test_a_resumed_training_is_the_training(sample, tmp_path, monkeypatch, loss, kind, one_thread):
+    few = sample[0][::25], sample[1][::10]
+
+    def train(**more):
+        settings = dict(epochs=10, batch_size=100, device="cpu", progress=False, seed=3, data_seed=1)
+        if kind == "adam":
+            settings |= dict(optimizer=torch.optim.Adam, lr=0.01)
+        elif kind == "dropout":
+            torch.manual_seed(0)
+            settings |= dict(model=dropping(loss.columns or 2), optimizer=torch.optim.NAdam, lr=0.01)
+        elif kind != "linear":
+            settings |= recipe(kind, loss.columns or 2, seed=3)
+        return fit(loss, *few, **settings | more)
+
+    path, at_once = tmp_path / "state", train()
+    if kind in ("mlp", "convnet"):  # the schedule depends on the number of epochs: it is stopped
+        write = write_checkpoint
+
+        def four(path, content):
+            write(path, content)
+            if len(content["seconds"]) == 4:
+                raise Off
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "write_checkpoint", four)
+            with pytest.raises(Off):
+                train(resume=path)
+    else:
+        train(resume=path, epochs=4)
+    assert len(load_run(path, dropping(loss.columns or 2) if kind == "dropout" else None).history) == 4
+    state = torch.get_rng_state()
+    resumed = train(resume=path)
+    assert alike(resumed, at_once)
+    assert kind == "dropout" or torch.equal(torch.get_rng_state(), state), "the caller's state is as it was"
+    assert alike(train(resume=path), at_once), "nothing is left to do"
+
+
+def test_another_training_is_not_resumed(few, tmp_path):
+    path = tmp_path / "state"
+    settings = dict(QUICK, model=nn.Linear(784, 2), optimizer=torch.optim.AdamW, lr=0.1)
+    fit(cross_entropy_loss, *few, resume=path, **settings)
+    kept = path.read_bytes()
+    decaying = lambda parameters, lr: torch.optim.AdamW(parameters, lr, weight_decay=0.5)
+    slower = lambda parameters, lr: torch.optim.AdamW(parameters, lr / 2)
+    brighter = few[0], torture_saves.few(61)[1]
+    for given, words in [
+        (dict(lr=0.2), r"lr=0.1, not 0.2; options="),
+        (dict(batch_size=7, seed=4), "batch_size=256, not 7; seed=0, not 4"),
+        (dict(metrics=dict(own=accuracy)), "metrics=.*'own'"),
+        (dict(optimizer=torch.optim.Adam), "optimizer='AdamW', not 'Adam'"),
+        (dict(optimizer=decaying), "options="),
+        (dict(optimizer=slower), "options="),
+        (dict(augment=lambda xb, generator: xb), "augment=None, not '<lambda>'"),
+        (dict(model=nn.Sequential(nn.Linear(784, 2))), "model='Linear', not 'Sequential'"),
+        (dict(epochs=1), "holds 2 epochs, not 1"),
+    ]:
+        with pytest.raises(ValueError, match=f"state .*{words}"):
+            fit(cross_entropy_loss, *few, resume=path, **settings | given)
+    with pytest.raises(ValueError, match="state was made otherwise: data="):
+        fit(cross_entropy_loss, *brighter, resume=path, **settings)
+    with pytest.raises(ValueError, match="loss='cross_entropy_loss', not 'softmax_loss'"):
+        fit(softmax_loss, *few, resume=path, **settings)
+    assert path.read_bytes() == kept
+    fit(cross_entropy_loss, *few, **settings).save(path)
+    with pytest.raises(ValueError, match="holds a run without the state"):
+        fit(cross_entropy_loss, *few, resume=path, **settings)
+
+
+def test_a_state_that_does_not_fit_is_refused(few, tmp_path):
+    path, settings = tmp_path / "state", dict(QUICK, optimizer=one_cycle, lr=0.1)
+    fit(cross_entropy_loss, *few, resume=path, **settings)
+    good = read_checkpoint(path)
+    for key, value in dict(order=torch.ones(3), optimizer={}, schedule=None, random=None, protocol=3).items():
+        write_checkpoint(path, good | dict(training=good["training"] | {key: value}))
+        with pytest.raises(ValueError, match="state"):
+            fit(cross_entropy_loss, *few, resume=path, **settings)
+
+
+def test_a_training_goes_on_where_its_state_cannot_be_kept(few, tmp_path):
+    with pytest.warns(UserWarning, match="No such file or directory: '.*state': the state is not kept, training goes on"):
+        run = fit(mnist_loss, *few, resume=tmp_path / "gone" / "state", **QUICK)
+    assert len(run.history) == 2
