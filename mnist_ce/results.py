@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['assert_close', 'Summary', 'summarize', 'Components', 'components', 'crossed', 'Table', 'write_file', 'make_record',
-           'plain', 'write_json', 'Runs', 'join_runs', 'Run', 'paired']
+           'plain', 'read_json', 'write_json', 'Runs', 'join_runs', 'Run', 'paired']
 
 # %% ../nbs/reference/01_results.ipynb #f0a6a907
 import contextlib
@@ -246,6 +246,24 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, bool, type(None))) else str(value)
 
 
+def _strict_json(text: Any) -> Any:
+    def refuse(word: str) -> None:
+        raise ValueError(f"it holds {word}")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return dict(pairs) if len(dict(pairs)) == len(pairs) else refuse("a name twice")  # type: ignore
+
+    return json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
+
+
+def read_json(path: Any) -> Any:
+    """What `write_json` wrote. Raises ValueError, naming the file, for anything else."""
+    try:
+        return _strict_json(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not strict JSON: {error}") from error
+
+
 def write_json(path: Any, content: dict[str, Any]) -> None:
     """Write a result as strict JSON: tensors and arrays as lists, NaN and infinities as null.
 
@@ -310,16 +328,6 @@ def _unpacked(value: Any, tensors: dict[str, Tensor]) -> Any:
         return float(held)
     held = _unpacked(held, tensors)
     return tuple(held) if word == "tuple" else dict(held)
-
-
-def _strict_json(text: Any) -> Any:
-    def refuse(word: str) -> None:
-        raise ValueError(f"it holds {word}")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        return dict(pairs) if len(dict(pairs)) == len(pairs) else refuse("a name twice")  # type: ignore
-
-    return json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
 
 
 def write_checkpoint(path: Any, content: dict[str, Any]) -> None:

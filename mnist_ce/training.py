@@ -537,7 +537,6 @@ class Kept:
             order.set_state(training["order"])
             if isinstance(models, Network):
                 models.optimizer.load_state_dict(training["optimizer"])  # type: ignore
-                _as_parameters(models.optimizer)
                 if models.schedule is not None:
                     models.schedule.load_state_dict(training["schedule"])
                 torch.set_rng_state(training["random"])
@@ -550,13 +549,6 @@ class Kept:
             raise ValueError(f"{self.path} is not a saved run: {error}") from error
         return runs
 
-
-def _as_parameters(optimizer: Any) -> None:
-    # Lying in memory as the parameters do, they are added up in the same order.
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value).detach()
 
 # %% ../nbs/02_training.ipynb #6d3aa6e6
 def load_runs(path: Any, model: nn.Module | None = None) -> Runs:

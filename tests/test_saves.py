@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from mnist_ce import results, training
-from mnist_ce.ensemble import fit_many
+from mnist_ce import ensemble, original, results, training
+from mnist_ce.data import Digits
+from mnist_ce.ensemble import compare, fit_many, sweep
 from mnist_ce.losses import cross_entropy_loss, mnist_loss, softmax_loss
 from mnist_ce.metrics import accuracy
+from mnist_ce.original import factorial, reproduce
 from mnist_ce.networks import one_cycle, recipe
 from mnist_ce.results import Runs, read_checkpoint, write_checkpoint, write_file, write_json
 from mnist_ce.training import fit, load_run, load_runs
@@ -313,3 +315,73 @@ def test_a_training_goes_on_where_its_state_cannot_be_kept(few, tmp_path):
     with pytest.warns(UserWarning, match="No such file or directory: '.*state': the state is not kept, training goes on"):
         run = fit(mnist_loss, *few, resume=tmp_path / "gone" / "state", **QUICK)
     assert len(run.history) == 2
+
+
+STUDIES = {
+    "compare": lambda keep, few: compare(
+        [mnist_loss, cross_entropy_loss], *few, range(3), range(2), keep=keep, **QUICK
+    ),
+    "sweep": lambda keep, few: sweep([softmax_loss], *few, [0.1, 1.0, 2.0], range(3), keep=keep, **QUICK),
+    "reproduce": lambda keep, few: reproduce("softmax", range(5), "cpu", False, keep=keep),
+    "factorial": lambda keep, few: factorial(range(2), 1, "cpu", False, keep=keep),
+}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_what_was_finished_is_not_done_again(few, tmp_path, monkeypatch, study):
+    quick = lambda: tuple(part[::30] for part in torture_saves.few(600))
+    monkeypatch.setattr(original, "mnist_sample", quick)
+    monkeypatch.setattr(ensemble, "CROWD", 2)
+    monkeypatch.setattr(ensemble, "workers_for", lambda *_: 0)
+    expected, save, saved = STUDIES[study](None, few), Runs.save, []
+
+    def four(runs, path):
+        saved.append(path)
+        save(runs, path)
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runs, "save", four)
+        some = STUDIES[study](tmp_path / "kept", few)
+    assert some.record["interrupted"] and 0 < len(some) < len(expected)
+    before = {path: path.stat().st_mtime_ns for path in saved}
+    runs = STUDIES[study](tmp_path / "kept", few)
+    assert before == {path: path.stat().st_mtime_ns for path in saved}
+    assert "interrupted" not in runs.record and runs.coords == expected.coords
+    same = lambda one, other: torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+    for name, values in runs.scores.items():
+        same(values, expected.scores[name])
+    assert study == "factorial" or torch.equal(runs[-1].weights, expected[-1].weights)
+
+
+def test_another_study_is_not_gone_on_with(few, tmp_path):
+    settings = dict(seeds=range(3), orders=range(2), keep=tmp_path, lr=1.0, **QUICK)
+    compare([mnist_loss], *few, **settings)
+    for given, words in [
+        (dict(lr=0.5), "lr=1.0, not 0.5"),
+        (dict(seeds=range(4)), r"seeds=\[0, 1, 2\], not \[0, 1, 2, 3\]; size=3, not 4"),
+        (dict(orders=[1, 0], epochs=3), r"epochs=2, not 3; orders=\[0, 1\], not \[1, 0\]"),
+    ]:
+        with pytest.raises(ValueError, match=f"{tmp_path} was made otherwise: {words}"):
+            compare([mnist_loss], *few, **settings | given)
+    with pytest.raises(ValueError, match="losses=.*mnist_loss.*softmax_loss"):
+        compare([softmax_loss], *few, **settings)
+    with pytest.raises(ValueError, match="data="):
+        compare([mnist_loss], few[0], few[1][::2], **settings)
+    (tmp_path / "protocol.json").write_text('{"lr": NaN}')
+    with pytest.raises(ValueError, match="protocol.json is not strict JSON: it holds NaN"):
+        compare([mnist_loss], *few, **settings)
+
+
+def test_a_study_goes_on_where_it_cannot_be_kept(few, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserWarning, match="file.*: what is finished is not kept, training goes on") as said:
+        runs = compare([mnist_loss], *few, range(2), range(3), keep=tmp_path / "file" / "kept", **QUICK)
+    assert len(runs) == 6 and len(said) == 1
+
+
+def test_crowds_are_some_seconds_of_work(few):
+    wide = Digits(x=torch.zeros(60_000, 1), y=torch.zeros(60_000, 1).long(), classes=tuple(range(10)), index=torch.arange(60_000))
+    for epochs, sizes in (1, [100, 100, 50]), (1000, [100, 100, 50]), (10_000, [10] * 25), (10**6, [1] * 250):
+        assert [*map(len, ensemble.crowds(range(250), wide, epochs))] == sizes
