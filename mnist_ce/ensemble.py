@@ -184,8 +184,8 @@ def finished(
 ) -> tuple[dict[int, Runs], bool]:
     """What each task gave, by its number, and whether Ctrl-C ended them early.
 
-    keep: a folder, where each is kept as it ends; what it holds already is not done again. protocol:
-    what they all depend on. each: is told of those that end now. Warns where a file cannot be
+    keep: a folder, where each is kept as it ends; what it holds already is not done again.
+    protocol: what they all depend on. each: is told of those that end now. Warns where a file cannot be
     written, and goes on. Raises ValueError where the folder is of another protocol.
     """
     done: dict[int, Runs] = {}
@@ -246,7 +246,7 @@ def _train_crowds(
         return fit_many(loss, train, valid, **job, **settings, progress=False)
 
     told = dict(settings, losses=[loss.name for loss in losses])
-    protocol = told | plan | dict(device=device.type, size=[len(job["seeds"]) for _, job in jobs][0])
+    protocol = told | plan | dict(device=device.type, size=len(jobs[0][1]["seeds"]))
     protocol |= dict(takes=[[loss.columns, loss.scores] for loss in losses])
     protocol |= dict(data=fingerprint(train, valid)) if keep is not None else {}
     tasks, now = {k: partial(train_crowd, *jobs[k]) for k in mine}, []  # type: Any, list[Runs]

@@ -251,7 +251,9 @@ def _strict_json(text: Any) -> Any:
         raise ValueError(f"it holds {word}")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        return dict(pairs) if len(dict(pairs)) == len(pairs) else refuse("a name twice")  # type: ignore
+        if len(dict(pairs)) < len(pairs):
+            refuse("a name twice")
+        return dict(pairs)
 
     return json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
 
@@ -331,7 +333,7 @@ def _unpacked(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def write_checkpoint(path: Any, content: dict[str, Any]) -> None:
-    """Write numbers, words and tensors, in lists, tuples and dicts, as `read_checkpoint` reads them.
+    """Write numbers, words and tensors, in lists, tuples and dicts, for `read_checkpoint`.
 
     Raises TypeError, naming it, for anything else, and OSError as `write_file`.
     """
@@ -354,8 +356,8 @@ def read_checkpoint(path: Any) -> dict[str, Any]:
     raw = path.read_bytes()
     if raw.startswith(b"PK"):
         raise ValueError(
-            f"{name} is not a saved run of this version: mnist_ce 0.1.0 wrote it, or another program "
-            "of torch's. Read it there, or train again"
+            f"{name} is not a saved run of this version: mnist_ce 0.1.0 wrote it, or another "
+            "program of torch's. Read it there, or train again"
         )
     try:
         if not raw.startswith(_HEAD, 8):
@@ -631,7 +633,7 @@ class Runs:
     def save(self, path: Any) -> None:
         """Write the runs, models and all: `Runs.load`, which is `mnist_ce.training.load_runs`.
 
-        A file of safetensors. Raises OSError as `write_file`, TypeError for what a file cannot keep.
+        A file of safetensors. Raises OSError as `write_file`, TypeError for what it cannot keep.
         """
         write_checkpoint(path, self.kept())
 
@@ -644,7 +646,7 @@ class Runs:
 
     @classmethod
     def of_kept(cls, kept: dict[str, Any], models: list[Any]) -> "Runs":
-        """What `kept` gave, with its models. Raises ValueError, naming it, for what does not fit."""
+        """What `kept` gave, with its models. Raises ValueError, naming it, for what cannot be."""
         need = _need
         seconds, nonfinite, scores, coords = (kept[name] for name in _OF_MODELS)
         classes, record = tuple(kept["classes"]), kept["record"]
@@ -658,7 +660,8 @@ class Runs:
             need(values.shape == seconds.shape, f"the score {name} has another shape than seconds")
         for name in {"accuracy", "true_accuracy", "reported"} & scores.keys():
             values = scores[name]
-            need(bool(((values >= 0) & (values <= 1) | values.isnan()).all()), f"{name} is no share")
+            shares = (values >= 0) & (values <= 1) | values.isnan()
+            need(bool(shares.all()), f"{name} is no share")
         losses = scores.get("train_loss", torch.zeros(1, s))
         need(bool((losses.isfinite().all(0) | (nonfinite >= 0)).all()), "train_loss is not finite")
         rules = dict(
@@ -678,7 +681,8 @@ class Runs:
         need(isinstance(record, dict), "its record is none")
         need(repr(kept["sizes"]) == repr([*map(len, models)]), "some of its models are missing")
         if models:
-            need(sum(kept["sizes"]) == s and {"loss", "seed", "lr"} <= coords.keys(), "not all known")
+            known = {"loss", "seed", "lr"} <= coords.keys()
+            need(known and sum(kept["sizes"]) == s, "its models are not all known")
             finite = torch.cat([block.finite() for block in models])
             last = torch.stack([values[-1:] for values in scores.values()]).isfinite().all(0).all(0)
             need(bool((finite | (nonfinite >= 0) | ~last).all()), "weights are no numbers")

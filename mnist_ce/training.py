@@ -477,7 +477,7 @@ def fingerprint(*data: Digits) -> str:
 
 
 def same_protocol(path: Any, then: Any, now: dict[str, Any]) -> None:
-    """Raise ValueError, with what differs, unless what `path` was made with is what is asked for."""
+    """Raise ValueError, with what differs, unless `path` was made with what is asked for now."""
     if not isinstance(then, dict):
         raise ValueError(f"{path} does not tell how it was made")
     def short(value: Any) -> str:
@@ -487,12 +487,13 @@ def same_protocol(path: Any, then: Any, now: dict[str, Any]) -> None:
     keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
     told = [f"{key}={short(then.get(key))}, not {short(now.get(key))}" for key in keys]
     if told:
-        raise ValueError(f"{path} was made otherwise: {'; '.join(told)}. Name another for a new run")
+        raise ValueError(f"{path} was made otherwise: {'; '.join(told)}. Name another for these")
 
 
 def _means(models: Any, train: Digits, valid: Digits, device: torch.device) -> dict[str, Any]:
     """What else than settings a training depends on."""
-    means: dict[str, Any] = dict(data=fingerprint(train, valid), torch=torch.__version__, device=device.type)
+    means: dict[str, Any] = dict(torch=torch.__version__, device=device.type)
+    means |= dict(data=fingerprint(train, valid))
     if isinstance(models, Network):
         groups = models.optimizer.state_dict()["param_groups"]  # type: ignore
         options = [{key: value for key, value in g.items() if key != "params"} for g in groups]
@@ -528,7 +529,8 @@ class Kept:
         kept = read_checkpoint(self.path)
         training = kept.get("training")
         if training is None:
-            raise ValueError(f"{self.path} holds a run without the state that goes on: name another")
+            told = "holds a run without the state that goes on: name another file"
+            raise ValueError(f"{self.path} {told}")
         same_protocol(self.path, training.get("protocol"), self.protocol)
         runs = _runs_of(kept, self.path, getattr(models, "module", None))
         if len(runs.seconds) > self.epochs:
