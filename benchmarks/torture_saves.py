@@ -263,3 +263,95 @@ def full_disks(n, seed=0):
         finally:
             signal.signal(signal.SIGXFSZ, handler)
     return found
+
+
+COMMANDS = {
+    "compare": "compare --seeds 100 --orders 100 --epochs 3 --published 100",
+    "sweep": "sweep --loss mnist_loss --seeds 100 --lrs 0.1:1:40 --epochs 10",
+    "autopsy": "autopsy --seeds 200 --factorial-seeds 10",
+    "train": "train --model mlp --epochs 3000",
+}
+TABLES = dict(compare="it prints", sweep="mean ± sd", autopsy="published", train="valid_loss")
+
+
+def start(words, folder, **more):
+    """A command as a process; its results go into `folder`."""
+    place = f"{folder}/model.safetensors" if words[0] == "train" else folder
+    where = ["--output", str(place)] * ("--resume" not in words)
+    heed = lambda: [signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "mnist_ce", *words, *where]
+    return subprocess.Popen(command, **dict(pipes, preexec_fn=heed) | more)
+
+
+def strict(path):
+    def refuse(word):
+        raise ValueError(f"{path} holds {word}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def interrupt(words, number, delay, second, folder):
+    """Interrupt a command once something is finished: what is wrong with what it leaves, and when."""
+    with start(words, folder) as process:
+        while not any(folder.rglob("*.safetensors")):
+            time.sleep(0.01)
+            assert process.poll() is None, process.communicate()
+        time.sleep(delay)
+        kept, sent = sum(1 for _ in folder.rglob("*.safetensors")), time.time()
+        process.send_signal(number)
+        time.sleep(0.05)
+        process.send_signal(second)
+        out, err = process.communicate(timeout=60)
+    faults = [] if process.returncode == 128 + number else [f"exit code {process.returncode}: {err}"]
+    faults += ["no table"] * (TABLES[words[0]] not in out and "interval" not in out)
+    results = [path for path in folder.iterdir() if path.is_file()]
+    kinds = {path.suffix for path in results}
+    if words[0] == "train":
+        faults += [] if len(load_runs(results[0]).seconds) else ["no epochs"]
+    else:
+        wanted = {".json", ".html" if words[0] == "autopsy" else ".png"}
+        faults += [] if kinds == wanted and len(results) == 2 else [f"files {results}"]
+        (raw,) = [strict(path) for path in results if path.suffix == ".json"]
+        faults += [] if sum(1 for _ in folder.rglob("*.safetensors")) >= kept else ["crowds are gone"]
+        parts = [raw, raw.get("factorial", {}), *raw.get("published", {}).values()]
+        parts += raw.get("reproductions", {}).values()
+        told = sum(len(part.get("seed", [])) for part in parts)
+        crowd = {"autopsy": 40}.get(words[0], 100)  # of the factorial: 4 settings of 10 seeds
+        faults += [] if told >= crowd * kept else [f"{told} models of {kept} crowds"]
+    return faults, max(path.stat().st_mtime for path in results) - sent
+
+
+def signals(n, seed=0, commands=tuple(COMMANDS)):
+    """A signal to each command in turn, and another at once: a readable result within 2 s."""
+    draw, found = random.Random(seed), counts()
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    for k in range(n):
+        words = COMMANDS[commands[k % len(commands)]].split()
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                given = draw.choice(numbers), draw.uniform(0, 3), draw.choice(numbers)
+                faults, seconds = interrupt(words, *given, Path(folder))
+            except (OSError, ValueError, AssertionError, subprocess.TimeoutExpired) as error:
+                faults, seconds = [repr(error)], 0
+        found["tried"] += 1
+        found["hang"] += seconds > 2
+        found["clear" if not faults else "lost" if "models" in str(faults) else "wrong"] += 1
+        if faults:
+            print(words[0], given, faults, file=sys.stderr)
+    return found
+
+
+def same_second(n):
+    """Two commands at the same moment into the same folder: two results."""
+    found = counts()
+    for _ in range(n):
+        with tempfile.TemporaryDirectory() as folder:
+            words = "sweep --loss mnist_loss --lrs 0.1:1:2 --epochs 1 --seeds".split()
+            both = [start([*words, str(seeds)], folder) for seeds in (1, 2)]
+            ends = [process.communicate() and process.returncode for process in both]
+            models = sorted(len(strict(path)["seed"]) for path in Path(folder).glob("*.json"))
+            pictures = len([*Path(folder).glob("*.png")])
+        found["tried"] += 1
+        found["clear" if ends == [0, 0] and models == [2, 4] and pictures == 2 else "lost"] += 1
+    return found

@@ -40,7 +40,9 @@ from .losses import cross_entropy_loss, mnist_loss, softmax_loss
 from .networks import MODELS, recipe
 from .original import EXPERIMENTS, factorial, outcome, reproduce
 from .plots import _reproduction_table, autopsy_page, plot_curves, plot_sweep
-from .results import Runs, Table, plain, read_json, write_file, write_json
+from mnist_ce.results import (
+    Runs, Table, new_figure, plain, read_json, summarize, write_file, write_json,
+)  # fmt: skip
 from .scores import as_loss
 from .training import NonFiniteLoss, fit, load_run, same_protocol, select_device
 
@@ -179,10 +181,11 @@ def _warn(message: Any, *where: Any, **more: Any) -> None:
 class _Heed:
     """Inside it the first of SIGINT, SIGTERM and SIGHUP ends the training; no other does harm.
 
-    number: of that signal, or 0. writing: from then on not even the first ends anything.
+    number: of that signal, or 0; for a KeyboardInterrupt without one, SIGINT's. writing: from then
+    on not even the first ends anything.
     """
 
-    number, writing = 0, False
+    number, heard, writing = 0, False, False
 
     def __enter__(self) -> "_Heed":
         here = threading.current_thread() is threading.main_thread()
@@ -195,9 +198,9 @@ class _Heed:
         return self
 
     def hear(self, number: int, frame: Any) -> None:
-        if self.number:
+        if self.heard:
             return
-        self.number = number
+        self.number, self.heard = number, True
         for stream in 1, 2:  # a terminal that is gone would break whoever prints
             if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
@@ -205,8 +208,8 @@ class _Heed:
             raise KeyboardInterrupt
 
     def __exit__(self, *error: Any) -> None:
-        for number, before in self.before.items():
-            signal.signal(number, signal.SIG_IGN if self.number else before)
+        for number, before in self.before.items():  # one more while the process ends does nothing
+            signal.signal(number, signal.SIG_IGN if self.heard else before)
 
 
 @contextlib.contextmanager
@@ -266,6 +269,9 @@ def _place(folder: Path, command: str, resume: Path | None, **options: Any) -> I
         dist.broadcast_object_list(told)
         yield told[0]
         return
+    new_figure().subplots()  # now, for after a signal there is no time to load what draws it,
+    str(Table([[0.5]], ["tables"]))  # prints it,
+    summarize([0, 1])  # and sums it up
     options = plain(dict(command=command, **options))
     if resume is None:
         try:

@@ -185,8 +185,8 @@ def finished(
     """What each task gave, by its number, and whether Ctrl-C ended them early.
 
     keep: a folder, where each is kept as it ends; what it holds already is not done again.
-    protocol: what they all depend on. each: is told of those that end now. Warns where a file cannot be
-    written, and goes on. Raises ValueError where the folder is of another protocol.
+    protocol: what they all depend on. each: is told of those that end now. Warns where a file
+    cannot be written, and goes on. Raises ValueError where the folder is of another protocol.
     """
     done: dict[int, Runs] = {}
     place = lambda k: Path(keep) / f"{k:05}.safetensors"

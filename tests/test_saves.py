@@ -1,18 +1,22 @@
 """What is kept is kept whole, or not at all: damage, kills, full disks, two at a time."""
 import json
 import os
+import re
+import resource
+import shutil
 import signal
-import subprocess
 import sys
-import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import nn
 
-from mnist_ce import ensemble, original, results, training
+from mnist_ce import cli, ensemble, original, results, training
 from mnist_ce.data import Digits
 from mnist_ce.ensemble import compare, fit_many, sweep
 from mnist_ce.losses import cross_entropy_loss, mnist_loss, softmax_loss
@@ -385,3 +389,140 @@ def test_crowds_are_some_seconds_of_work(few):
     wide = Digits(x=torch.zeros(60_000, 1), y=torch.zeros(60_000, 1).long(), classes=tuple(range(10)), index=torch.arange(60_000))
     for epochs, sizes in (1, [100, 100, 50]), (1000, [100, 100, 50]), (10_000, [10] * 25), (10**6, [1] * 250):
         assert [*map(len, ensemble.crowds(range(250), wide, epochs))] == sizes
+
+
+@pytest.mark.parametrize("command", torture_saves.COMMANDS)
+def test_a_signal_leaves_a_readable_result(command):
+    seed = [*torture_saves.COMMANDS].index(command)
+    found = torture_saves.signals(1, seed, [command])
+    found["hang"] = 0  # how long it takes depends on who else computes here
+    all_clear(found)
+
+
+def test_an_interrupted_command_is_finished(tmp_path):
+    words, folder = "sweep --loss mnist_loss --seeds 100 --lrs 0.1:1:5 --epochs 9".split(), tmp_path / "runs"
+    faults, _ = torture_saves.interrupt(words, signal.SIGTERM, 0, signal.SIGTERM, folder)
+    (path,) = folder.glob("*.json")
+    some = torture_saves.strict(path)
+    assert not faults and some["record"]["interrupted"] is True and 0 < len(some["seed"]) < 500
+    changed = [word.replace("9", "8") for word in words]
+    with torture_saves.start([*changed, "--resume", str(path)], folder) as process:
+        _, err = process.communicate()
+    assert process.returncode == 2 and "epochs=9, not 8" in " ".join(err.split())
+    before = path.read_bytes()
+    assert torture_saves.strict(path) == some and path.read_bytes() == before
+    with torture_saves.start([*words, "--resume", str(path)], folder) as process:
+        out, _ = process.communicate()
+    assert process.returncode == 0 and str(path) in out
+    every = torture_saves.strict(path)
+    assert "interrupted" not in every["record"] and len(every["seed"]) == 500
+    pairs = [*zip(every["lr"], every["seed"])]
+    for k, pair in enumerate(zip(some["lr"], some["seed"])):
+        assert every["accuracy"][pairs.index(pair)] == some["accuracy"][k]
+    assert {file.suffix for file in folder.iterdir()} == {".json", ".png"} and len([*folder.iterdir()]) == 2
+
+
+def test_two_commands_in_the_same_second_have_two_results():
+    all_clear(torture_saves.same_second(1))
+
+
+def test_names_do_not_collide(tmp_path):
+    (tmp_path / f"sweep-{datetime.now():%Y%m%d-%H%M%S}.json").write_text("another's")
+    with ThreadPoolExecutor(8) as pool:
+        names = [*pool.map(lambda k: cli._new_folder(tmp_path, "sweep"), range(40))]
+    assert len(set(names)) == 40 and all(not name.with_suffix(".json").exists() for name in names)
+
+
+COMPARE = "--seeds 2 --orders 2 --epochs 1 --published 0 --loss mnist_loss --loss cross_entropy_loss"
+
+
+def test_a_full_disk_costs_no_table(tmp_path):
+    (tmp_path / "older.json").write_text("older")
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+    words = ["compare", *COMPARE.split()]
+    with torture_saves.start(words, tmp_path, preexec_fn=limit) as process:
+        out, err = process.communicate()
+    assert process.returncode == 1 and "cross_entropy_loss - mnist_loss" in out
+    for suffix in "json", "png":
+        assert re.search(rf"Error: .*File too large: '{tmp_path}/compare-.*\.{suffix}'", err)
+    assert err.count("is not kept, training goes on") == 1
+    assert [*tmp_path.iterdir()] == [tmp_path / "older.json"] and (tmp_path / "older.json").read_text() == "older"
+
+
+@pytest.mark.filterwarnings("default")  # as for users
+@pytest.mark.parametrize("command", ["compare", "sweep", "autopsy"])
+def test_a_folder_that_vanishes_costs_no_table(tmp_path, monkeypatch, command):
+    monkeypatch.setattr(cli, "mnist", lambda data, digits: torture_saves.few())
+    monkeypatch.setattr(original, "mnist_sample", lambda: torture_saves.few())
+    output, first = tmp_path / "runs", cli._stages
+
+    def vanish(stages, path):
+        shutil.rmtree(output)
+        output.write_text("a file now")
+        return first(stages, path)
+
+    monkeypatch.setattr(cli, "_stages", vanish)
+    words = dict(compare=COMPARE, sweep="--seeds 2 --epochs 1", autopsy="--seeds 2 --factorial-seeds 2")
+    done = CliRunner().invoke(cli.main, [command, *words[command].split(), "--output", str(output)])
+    tables = dict(compare="paired difference", sweep="mean ± sd", autopsy="combinations: ")
+    assert done.exit_code == 1 and tables[command] in done.output
+    assert "is not kept, training goes on" in done.output
+    assert re.search(rf"Error: .*Not a directory: '{output}/{command}-.*\.json'", done.output)
+    assert output.read_text() == "a file now"
+
+
+def test_a_model_that_is_there_is_not_written_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "mnist", lambda data, digits: torture_saves.few())
+    path, train = tmp_path / "model.safetensors", ["train", "--epochs", "2", "--output"]
+    invoke = lambda *words: CliRunner().invoke(cli.main, [*map(str, words)])
+    assert invoke(*train, path).exit_code == 0
+    kept = path.read_bytes()
+    again, on = invoke(*train, path), invoke("train", "--resume", path)
+    assert again.exit_code == on.exit_code == 2 and path.read_bytes() == kept
+    assert "is there already" in again.output and "without the state" in on.output
+    nothing = invoke("sweep", "--resume", path)
+    assert nothing.exit_code == 2 and "nothing to go on with" in nothing.output
+
+
+def test_an_interrupted_training_is_finished(sample, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "mnist", lambda data, digits: tuple(part[::20] for part in sample))
+    monkeypatch.chdir(tmp_path)
+    invoke = lambda *words: CliRunner().invoke(cli.main, ["train", "--model", "mlp", *map(str, words)])
+    assert invoke("--output", "whole").exit_code == 0
+    write = training.Kept.write
+
+    def three(kept, runs, *state):
+        write(kept, runs, *state)
+        if len(runs.seconds) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Kept, "write", three)
+        stopped = invoke()
+    (path,) = Path("runs").iterdir()
+    assert stopped.exit_code == 130 and f"--resume {path}" in stopped.output
+    assert len(load_run(path).history) == 3
+    assert invoke("--resume", path).exit_code == 0
+    assert alike(load_run(path), load_run("whole"))
+    assert [*Path("runs").iterdir()] == [path]
+
+
+def test_what_is_stopped_while_it_writes_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "mnist", lambda data, digits: torture_saves.few())
+    before, write = signal.getsignal(signal.SIGTERM), cli.write_json
+
+    def late(path, content):
+        if path.suffix == ".json" and path.name != "command.json":
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+        write(path, content)
+
+    monkeypatch.setattr(cli, "write_json", late)
+    try:
+        done = CliRunner().invoke(cli.main, ["sweep", "--epochs", "1", "--output", str(tmp_path)])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    assert done.exit_code == 143 and {path.suffix for path in tmp_path.iterdir()} == {".json", ".png"}
+    assert "mean ± sd" in done.output and "interrupted" not in done.output
