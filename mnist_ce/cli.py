@@ -8,17 +8,24 @@ __all__ = ['main']
 # %% ../nbs/reference/17_cli.ipynb #15277449
 import contextlib
 import importlib
+import io
+import itertools
 import json
 import math
 import operator
 import os
 import re
+import shutil
+import signal
+import stat
 import sys
 import tempfile
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +39,12 @@ from .doctor import examine, examine_script
 from .losses import cross_entropy_loss, mnist_loss, softmax_loss
 from .networks import MODELS, recipe
 from .original import EXPERIMENTS, factorial, outcome, reproduce
-from .plots import autopsy_page, plot_curves, plot_sweep
-from .results import Runs, Table, write_json
+from .plots import _reproduction_table, autopsy_page, plot_curves, plot_sweep
+from mnist_ce.results import (
+    Runs, Table, new_figure, plain, read_json, summarize, write_file, write_json,
+)  # fmt: skip
 from .scores import as_loss
-from .training import NonFiniteLoss, fit, select_device
+from .training import NonFiniteLoss, fit, load_run, same_protocol, select_device
 
 # %% ../nbs/reference/17_cli.ipynb #536decf9
 class _DigitList(click.ParamType):
@@ -119,6 +128,12 @@ _output = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the results.",
 )
+_resume = click.option(
+    "--resume",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="FILE_OR_FOLDER",
+    help="Finish what was interrupted, its result or its folder, with the same options.",
+)
 _losses = click.option(
     "--loss",
     "losses",
@@ -163,13 +178,47 @@ def _warn(message: Any, *where: Any, **more: Any) -> None:
         click.echo(f"warning: {message}", err=True)
 
 
+class _Heed:
+    """Inside it the first of SIGINT, SIGTERM and SIGHUP ends the training; no other does harm.
+
+    number: of that signal, or 0; for a KeyboardInterrupt without one, SIGINT's. writing: from then
+    on not even the first ends anything.
+    """
+
+    number, heard, writing = 0, False, False
+
+    def __enter__(self) -> "_Heed":
+        here = threading.current_thread() is threading.main_thread()
+        names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if here and hasattr(signal, name)]
+        before = {n: signal.getsignal(n) for n in map(signal.Signals.__getitem__, names)}
+        # what is ignored, by nohup or by a shell for what runs behind, stays so
+        self.before = {n: old for n, old in before.items() if old not in (signal.SIG_IGN, None)}
+        for number in self.before:
+            signal.signal(number, self.hear)
+        return self
+
+    def hear(self, number: int, frame: Any) -> None:
+        if self.heard:
+            return
+        self.number, self.heard = number, True
+        for stream in 1, 2:  # a terminal that is gone would break whoever prints
+            if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        if not self.writing:
+            raise KeyboardInterrupt
+
+    def __exit__(self, *error: Any) -> None:
+        for number, before in self.before.items():  # one more while the process ends does nothing
+            signal.signal(number, signal.SIG_IGN if self.heard else before)
+
+
 @contextlib.contextmanager
-def _telling() -> Iterator[None]:
-    """Errors and warnings of the library in one line, exit code 2, 1 or, after Ctrl-C, 130."""
-    with warnings.catch_warnings():
+def _telling() -> Iterator[_Heed]:
+    """Errors and warnings of the library in one line, exit code 2, 1 or after a signal 128 + n."""
+    with warnings.catch_warnings(), _Heed() as heed:
         warnings.showwarning = _warn
         try:
-            yield
+            yield heed
         except (ValueError, TypeError) as error:
             raise click.UsageError(str(error)) from error
         except NonFiniteLoss as error:
@@ -178,11 +227,13 @@ def _telling() -> Iterator[None]:
             raise click.ClickException(told) from error
         except KeyboardInterrupt:
             click.echo("interrupted before any models were finished")
-            raise SystemExit(130) from None
-    if dist.is_available() and dist.is_initialized():
-        if dist.get_backend() == "gloo":
-            dist.barrier()  # torch 2.4 hangs where gloo ends while it still frees a gathered tensor
-        dist.destroy_process_group()
+            raise SystemExit(128 + (heed.number or signal.SIGINT)) from None
+        if dist.is_available() and dist.is_initialized():
+            if dist.get_backend() == "gloo":
+                dist.barrier()  # torch 2.4 hangs where gloo ends while it still frees a tensor
+            dist.destroy_process_group()
+        if heed.number:
+            raise SystemExit(128 + heed.number)
 
 
 def _make_folder(path: Path) -> None:
@@ -194,16 +245,102 @@ def _make_folder(path: Path) -> None:
         raise click.UsageError(f"cannot write to {path}: {error.strerror}") from error
 
 
-def _new_file(folder: Path, command: str, suffix: str) -> Path:
-    """An empty file named after the command and the time, which no other result has."""
-    k, stem = 1, f"{command}-{datetime.now():%Y%m%d-%H%M%S}"
-    while True:
-        path = folder / f"{stem}{f'-{k}' if k > 1 else ''}{suffix}"
+def _new_folder(folder: Path, command: str) -> Path:
+    """A folder named after the command and the time, beside which no result has that name."""
+    stem = f"{command}-{datetime.now():%Y%m%d-%H%M%S}"
+    for k in itertools.count(1):
+        path = folder / f"{stem}{f'-{k}' * (k > 1)}"
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            if not any(folder.glob(f"{path.name}.*")):
+                return path
+            path.rmdir()
+    raise AssertionError
+
+
+@contextlib.contextmanager
+def _place(folder: Path, command: str, resume: Path | None, **options: Any) -> Iterator[Path]:
+    """Where a result goes, less its suffix: a name of its own, and a folder that keeps crowds.
+
+    resume: that folder, or the result beside it, of a command with the same options.
+    """
+    if _rank():
+        told: list[Any] = [None]
+        dist.broadcast_object_list(told)
+        yield told[0]
+        return
+    new_figure().subplots()  # now, for after a signal there is no time to load what draws it,
+    str(Table([[0.5]], ["tables"]))  # prints it,
+    summarize([0, 1])  # and sums it up
+    options = plain(dict(command=command, **options))
+    if resume is None:
         try:
-            path.open("x").close()
-            return path
-        except FileExistsError:
-            k += 1
+            path = _new_folder(folder, command)
+        except OSError as error:
+            raise click.UsageError(f"cannot write to {folder}: {error.strerror}") from error
+        with contextlib.suppress(OSError):  # who cannot write will be told of it with the crowds
+            write_json(path / "command.json", options)
+    else:
+        path = resume if resume.is_dir() else resume.with_name(resume.stem)
+        if not path.is_dir():
+            raise click.UsageError(f"{resume}: there is no folder {path}, nothing to go on with")
+        same_protocol(path, read_json(path / "command.json"), options)
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast_object_list([path])
+    try:
+        yield path
+    finally:
+        if not any(path.rglob("*.safetensors")):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _stages(stages: dict[str, Any], path: Path) -> tuple[dict[str, Any], bool]:
+    """The runs of each stage in turn, as far as they come, and whether they were interrupted."""
+    found: dict[str, Any] = {}
+    for name, stage in stages.items():
+        try:
+            found[name] = stage(keep=path / name)
+        except KeyboardInterrupt:
+            if not found:
+                raise
+            [*found.values()][-1].record["interrupted"] = True
+            return found, True
+        if found[name] is not None and found[name].record.get("interrupted"):
+            return found, True
+    return found, False
+
+
+@contextlib.contextmanager
+def _results(path: Path, heed: _Heed, stopped: bool) -> Iterator[Any]:
+    """Writes files at once; that they are there, or cannot be written, is told after the tables."""
+    heed.writing, files, faults = True, [], []
+
+    def write(label: str, suffix: str, function: Any, content: Any) -> None:
+        file = path.with_name(path.name + suffix)
+        try:
+            function(file, content)
+            files.append(f"{label}:".ljust(12) + str(file))
+        except OSError as error:
+            faults.append(str(error))
+
+    yield write
+    click.echo("\n".join(["", *files]))
+    if stopped:
+        heed.number = heed.number or signal.SIGINT
+        click.echo(
+            "interrupted: these are the models that were finished\n"
+            f"the others: the same command with --resume {path}"
+        )
+    if faults:
+        raise click.ClickException("; ".join(faults))
+    if not stopped:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _write_picture(path: Path, figure: Any) -> None:
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=150)
+    write_file(path, picture.getvalue())
 
 
 def _start(digits: Any, data: str, device: str) -> tuple[Digits, Digits, torch.device]:
@@ -215,22 +352,6 @@ def _start(digits: Any, data: str, device: str) -> tuple[Digits, Digits, torch.d
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
     return train.to(where), valid.to(where), where
-
-
-def _write(command: str, runs: Runs, figure: Any, folder: Path, data: str, digits: Any,
-           **more: Any) -> Path:  # fmt: skip
-    runs.settings.update(data=data, digits=digits)
-    path = _new_file(folder, command, ".json")
-    write_json(path, runs.raw() | more)
-    figure.savefig(path.with_suffix(".png"), dpi=150)
-    return path
-
-
-def _end(runs: Runs, path: Path) -> None:
-    click.echo(f"\nraw values: {path}\npicture:    {path.with_suffix('.png')}")
-    if runs.record.get("interrupted"):
-        click.echo("interrupted: these are the models that were finished")
-        raise SystemExit(130)
 
 
 def _heading(train: Digits, valid: Digits, runs: Runs) -> str:
@@ -254,7 +375,8 @@ _PUBLISHED = {
 
 def _published_table(runs: dict[str, Runs]) -> Table:
     rows = []
-    for name, formula in _PUBLISHED.items():
+    for name in runs:
+        formula = _PUBLISHED[name]
         true, broken = runs[name].last("true_accuracy"), int((runs[name].nonfinite >= 0).sum())
         left = true.nanmean().item()
         rows.append([
@@ -266,14 +388,13 @@ def _published_table(runs: dict[str, Runs]) -> Table:
     return Table(rows, headers)
 
 
-def _published_block(seeds: int, device: torch.device) -> dict[str, Runs]:
-    runs = {name: reproduce(name, range(seeds), device) for name in _PUBLISHED}
+def _published_block(runs: dict[str, Runs]) -> None:
     click.echo(
-        "\nAS PUBLISHED: the notebook's own losses, weights of sd 1, sorted batches, learning "
-        f"rate 1,\nits accuracy on the training images after 10 epochs; mean of {seeds} seeds\n"
+        "\nAS PUBLISHED: the notebook's own losses, weights of sd 1, sorted batches, learning rate "
+        "1,\nits accuracy on the training images after 10 epochs; mean of "
+        f"{len([*runs.values()][0])} seeds\n"
     )
     click.echo(_published_table(runs))
-    return runs
 
 
 def _sources(runs: Runs) -> str:
@@ -311,8 +432,10 @@ def _right_block(runs: Runs, train: Digits, valid: Digits, lr: float) -> None:
 )  # fmt: skip
 @_training_options
 @_output
+@_resume
 def _compare(losses: Any, seeds: int, orders: int, lr: float | None, published: int, digits: Any,
-             device: str, data: str, output: Path, **settings: Any) -> None:  # fmt: skip
+             device: str, data: str, output: Path, resume: Path | None,
+             **settings: Any) -> None:  # fmt: skip
     """Train with each loss, as published and done right: tables, JSON and a picture.
 
     Each loss is trained from every seed under every order of the batches.
@@ -320,24 +443,41 @@ def _compare(losses: Any, seeds: int, orders: int, lr: float | None, published: 
     _make_folder(output)
     lr = recipe("linear", len(digits))["lr"] if lr is None else lr
     orders = orders if settings["shuffle"] else 1
-    with _telling():
+    with _telling() as heed:
         train, valid, where = _start(digits, data, device)
         chosen = [as_loss(loss, len(digits)) for loss in _chosen(losses, digits)]
         for loss in chosen:  # what makes no sense is refused before anybody waits
             few = train[::999], valid[::999]
             ensemble.fit_many(loss, *few, [0], lr=lr, device=where, progress=False, **settings)
-        old = {}
-        if published and set(digits) == {3, 7} and _rank() == 0:
-            old = _published_block(published, where)
-        runs = ensemble.compare(
-            chosen, train, valid, range(seeds), range(orders), lr=lr, device=where, **settings,
+        old = _PUBLISHED if published and set(digits) == {3, 7} and _rank() == 0 else ()
+        stages: dict[str, Any] = {
+            name: partial(reproduce, name, range(published), where) for name in old
+        }
+        stages["compared"] = partial(
+            ensemble.compare, chosen, train, valid, range(seeds), range(orders), lr=lr,
+            device=where, **settings,
         )  # fmt: skip
-        if runs is None:
-            return
-        raw = {"published": {name: run.raw() for name, run in old.items()}}
-        path = _write("compare", runs, plot_curves(runs), output, data, digits, **raw)
-        _right_block(runs, train, valid, lr)
-        _end(runs, path)
+        options = dict(settings, losses=[loss.name for loss in chosen], published=published)
+        options |= dict(seeds=seeds, orders=orders, lr=lr, digits=digits, data=data)
+        with _place(output, "compare", resume, **options) as path:
+            found, stopped = _stages(stages, path)
+            if _rank():
+                return
+            runs = found.pop("compared", None)
+            with _results(path, heed, stopped) as write:
+                raw = dict(published={name: run.raw() for name, run in found.items()})
+                if runs is None:  # interrupted before
+                    raw |= dict(record=[*found.values()][-1].record)
+                    figure = plot_curves({name: run.reported for name, run in found.items()})
+                else:
+                    runs.settings.update(data=data, digits=digits)
+                    raw, figure = runs.raw() | raw, plot_curves(runs)
+                write("raw values", ".json", write_json, raw)
+                write("picture", ".png", _write_picture, figure)
+                if found:
+                    _published_block(found)
+                if runs is not None:
+                    _right_block(runs, train, valid, lr)
 
 # %% ../nbs/reference/17_cli.ipynb #ebb083a5
 @main.command("sweep")
@@ -347,21 +487,30 @@ def _compare(losses: Any, seeds: int, orders: int, lr: float | None, published: 
 @_training_options
 @_data_seed
 @_output
+@_resume
 def _sweep(losses: Any, seeds: int, lrs: Any, digits: Any, device: str, data: str, output: Path,
-           **settings: Any) -> None:  # fmt: skip
+           resume: Path | None, **settings: Any) -> None:  # fmt: skip
     """Train over a range of learning rates from many seeds: a table, JSON and a picture."""
     _make_folder(output)
-    with _telling():
+    with _telling() as heed:
         train, valid, where = _start(digits, data, device)
-        chosen = _chosen(losses, digits)
-        runs = ensemble.sweep(chosen, train, valid, lrs, range(seeds), device=where, **settings)
-        if runs is None:
-            return
-        path = _write("sweep", runs, plot_sweep(runs), output, data, digits)
-        click.echo(f"\n{_heading(train, valid, runs)}")
-        click.echo("mean ± sd over the seeds, under one order of the batches (--data-seed)\n")
-        click.echo(ensemble.sweep_table(runs))
-        _end(runs, path)
+        chosen = [as_loss(loss, len(digits)) for loss in _chosen(losses, digits)]
+        stages = dict(swept=partial(
+            ensemble.sweep, chosen, train, valid, lrs, range(seeds), device=where, **settings
+        ))  # fmt: skip
+        options = dict(settings, losses=[loss.name for loss in chosen], lrs=lrs, seeds=seeds)
+        with _place(output, "sweep", resume, digits=digits, data=data, **options) as path:
+            found, stopped = _stages(stages, path)
+            if _rank():
+                return
+            runs = found["swept"]
+            runs.settings.update(data=data, digits=digits)
+            with _results(path, heed, stopped) as write:
+                write("raw values", ".json", write_json, runs.raw())
+                write("picture", ".png", _write_picture, plot_sweep(runs))
+                click.echo(f"\n{_heading(train, valid, runs)}")
+                click.echo("mean ± sd over the seeds, under one order of batches (--data-seed)\n")
+                click.echo(ensemble.sweep_table(runs))
 
 # %% ../nbs/reference/17_cli.ipynb #e6fb04ea
 @main.command("train")
@@ -376,26 +525,52 @@ def _sweep(losses: Any, seeds: int, lrs: Any, digits: Any, device: str, data: st
 @_training_options
 @_data_seed
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path),
-              help="File of the model.  [default: runs/train-….pt]")  # fmt: skip
+              help="File of the model.  [default: runs/train-….safetensors]")  # fmt: skip
+@click.option("--resume", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="File of a training that was interrupted, to finish it with the same "
+              "options.")  # fmt: skip
 @click.pass_context
 def _train(context: Any, loss: Any, kind: str, seed: int, lr: float | None, digits: Any, data: str,
-           output: Path | None, **settings: Any) -> None:  # fmt: skip
-    """Train one model, print its history, and save it. mlp and convnet: by AdamW, in one cycle."""
+           output: Path | None, resume: Path | None, **settings: Any) -> None:  # fmt: skip
+    """Train one model, print its history, and save it. mlp and convnet: by AdamW, in one cycle.
+
+    After each epoch it is saved with all that training goes on from.
+    """
     if kind != "linear" and context.get_parameter_source("init_std").name != "DEFAULT":
         raise click.UsageError(f"--init-std is for the linear model, a {kind} has its own weights")
-    _make_folder(output.parent if output else Path("runs"))
-    with _telling():
+    if output and output.exists():
+        raise click.UsageError(f"{output} is there already: name another, or --resume {output}")
+    file = resume or output
+    _make_folder(file.parent if file else Path("runs"))
+    with contextlib.ExitStack() as inside:
+        heed = inside.enter_context(_telling())
+        if file is None:
+            path = inside.enter_context(_place(Path("runs"), "train", None))
+            file = path.with_name(path.name + ".safetensors")
         known = as_loss(loss, len(digits))
         columns = known.columns or len(digits)
         settings |= recipe(kind, columns, seed) | ({} if lr is None else dict(lr=lr))
-        run = fit(known, *mnist(data, digits), **settings)
-    run.settings.update(model=kind, data=data, digits=digits)
-    output = output or _new_file(Path("runs"), "train", ".pt")
-    run.save(output)
-    click.echo(f"{run.history}\n\nmodel: {output}\nread it with\n")
-    model = "" if kind == "linear" else f', model=recipe("{kind}", {columns})["model"]'
-    click.echo("from mnist_ce.networks import recipe\n" * bool(model), nl=False)
-    click.echo(f"from mnist_ce.training import load_run\nrun = load_run({str(output)!r}{model})")
+        try:
+            run, stopped = fit(known, *mnist(data, digits), **settings, resume=file), False
+        except KeyboardInterrupt:
+            if not file.exists():
+                raise
+            run, stopped = load_run(file), True
+        heed.writing, fault = True, None
+        run.settings.update(model=kind, data=data, digits=digits)
+        try:
+            if not stopped:
+                run.save(file)
+        except OSError as error:
+            fault = error
+        click.echo(run.history)
+        if stopped:
+            heed.number = heed.number or signal.SIGINT
+            click.echo(f"\ninterrupted: the rest, with the same options and --resume {file}")
+        if fault:
+            raise click.ClickException(str(fault))
+        click.echo(f"\nmodel: {file}\nread it with\n")
+        click.echo(f"from mnist_ce.training import load_run\nrun = load_run({str(file)!r})")
 
 # %% ../nbs/reference/17_cli.ipynb #0036a2b1
 @main.command("autopsy")
@@ -404,23 +579,35 @@ def _train(context: Any, loss: Any, kind: str, seed: int, lr: float | None, digi
               help="Of each combination of faults.")  # fmt: skip
 @_device
 @_output
-def _autopsy(seeds: int, factorial_seeds: int, device: str, output: Path) -> None:
+@_resume
+def _autopsy(
+    seeds: int, factorial_seeds: int, device: str, output: Path, resume: Path | None
+) -> None:
     """Repeat the original's runs and try all its faults; write HTML and JSON."""
     _make_folder(output)
-    with _telling():
+    with _telling() as heed:
         where = select_device(device)
-        runs = {name: reproduce(name, range(seeds), where) for name in EXPERIMENTS}
-        combinations = factorial(range(factorial_seeds), device=where)
-        page = autopsy_page(runs, combinations)
-    path = _new_file(output, "autopsy", ".json")
-    raw = {name: run.raw() for name, run in runs.items()}
-    record = combinations.record
-    write_json(path, dict(record=record, reproductions=raw, factorial=combinations.raw()))
-    path.with_suffix(".html").write_text(page, encoding="utf-8")
-    parts = combinations.by("combination").values()
-    for kind, count in Counter(map(outcome, parts)).items():
-        click.echo(f"{count:3} of {len(parts)} combinations: {kind}")
-    click.echo(f"report:     {path.with_suffix('.html')}\nraw values: {path}")
+        stages: dict[str, Any] = {
+            name: partial(reproduce, name, range(seeds), where) for name in EXPERIMENTS
+        }
+        stages["factorial"] = partial(factorial, range(factorial_seeds), device=where)
+        options = dict(seeds=seeds, factorial_seeds=factorial_seeds)
+        with _place(output, "autopsy", resume, **options) as path:
+            found, stopped = _stages(stages, path)
+            combinations = found.pop("factorial", None)
+            with _results(path, heed, stopped) as write:
+                raw = dict(reproductions={name: run.raw() for name, run in found.items()})
+                if combinations is not None:
+                    raw |= dict(factorial=combinations.raw())
+                last = combinations or [*found.values()][-1]
+                write("raw values", ".json", write_json, raw | dict(record=last.record))
+                page = autopsy_page(found, combinations)
+                write("report", ".html", write_file, page.encode())
+                parts = combinations.by("combination").values() if combinations else ()
+                for kind, count in Counter(map(outcome, parts)).items():
+                    click.echo(f"{count:3} of {len(parts)} combinations: {kind}")
+                if not parts:
+                    click.echo(_reproduction_table(found))
 
 
 _THING = _Function(function=False)

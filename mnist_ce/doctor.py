@@ -28,6 +28,7 @@ from .data_checks import OF_DATA
 from .loss_checks import COLUMNS, OF_LOSS, OF_MATCH, TRAPS, Proved
 from .metric_checks import OF_METRIC
 from .model_checks import OF_MODEL
+from .results import own_settings
 from .scores import told
 from .step_checks import OF_STEP
 from .watching import Backward, Forward, Seen, undisturbed, watch
@@ -196,11 +197,20 @@ def examine(
     if seen is None and all(value is None for value in given.values()):
         raise ValueError("examine: pass a loss, a metric, a model, or train and valid")
     case = Case(seen=seen, **given)
-    with undisturbed(*case.parts):
+    model = seen.model if seen is not None and model is None else given["model"]
+    with undisturbed(*case.parts), _defaults_for(model):
         if seen is not None:
             for kept in seen.start:
                 kept.put_back()
         return Report(_examined(case))
+
+
+def _defaults_for(model: Any) -> Any:
+    """Torch's own default dtype and device, unless the model is of the caller's."""
+    usual = torch.get_default_dtype(), torch.get_default_device().type
+    weights = model.parameters() if isinstance(model, nn.Module) else ()
+    mine = any((p.dtype, p.device.type) == usual for p in weights)
+    return contextlib.nullcontext() if mine else own_settings()
 
 
 def _of_learner(learn: Any, given: dict[str, Any]) -> dict[str, Any]:

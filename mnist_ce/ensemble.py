@@ -9,11 +9,13 @@ __all__ = ['fit_many', 'compare', 'sweep', 'comparison_table', 'difference_table
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,16 +23,18 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
+from . import __version__
 from .data import Digits
 from .metrics import standard_metrics
 from .model import Linears
 from mnist_ce.results import (
-    Runs, Summary, Table, join_runs, make_record, paired, paired_error,
+    Runs, Summary, Table, join_runs, make_record, own_settings, paired, paired_error, plain,
+    read_json, write_json,
 )  # fmt: skip
 from .scores import Loss, as_loss
 from mnist_ce.training import (
-    data_and_device, linear_models, one_thread, real_number, select_device, this_thread,
-    train_models, whole_number,
+    data_and_device, fingerprint, linear_models, load_runs, one_thread, real_number,
+    same_protocol, select_device, this_thread, train_models, whole_number,
 )  # fmt: skip
 
 # %% ../nbs/reference/04_ensemble.ipynb #7a4b9645
@@ -102,6 +106,7 @@ def _per_model(name: str, value: Any, seeds: list[int], zero: bool = False) -> l
     return [real_number(name, v, zero) for v in values]
 
 
+@own_settings()
 def fit_many(
     loss: Any, train: Digits, valid: Digits, seeds: Iterable[int] = range(300), epochs: int = 10,
     lr: Any = 1.0, batch_size: int = 256, shuffle: bool = True, init_std: Any = 0.01,
@@ -161,6 +166,63 @@ def fit_many(
 
 # %% ../nbs/reference/04_ensemble.ipynb #1bfa0a5d
 CROWD = 100  # models side by side: fast, soon done, and the same whoever trains them
+WORK = 6e10  # multiplications of a pass forward: some seconds, which is what a crowd may cost
+
+
+def crowds(models: Sequence[Any], data: Digits, epochs: Any) -> list[Any]:
+    """Models in crowds, of as many as are trained in some seconds, or of one."""
+    of_one = data.x.numel() * len(data.classes) * whole_number("epochs", epochs)
+    size = max(1, min(CROWD, int(WORK / of_one)))
+    return [models[start : start + size] for start in range(0, len(models), size)]
+
+
+def finished(
+    tasks: Mapping[int, Callable[[], Runs]],
+    workers: int = 0,
+    keep: Any = None,
+    protocol: dict[str, Any] | None = None,
+    each: Callable[[Runs], Any] = lambda runs: None,
+) -> tuple[dict[int, Runs], bool]:
+    """What each task gave, by its number, and whether Ctrl-C ended them early.
+
+    keep: a folder, where each is kept as it ends; what it holds already is not done again.
+    protocol: what they all depend on. each: is told of those that end now. Warns where a file
+    cannot be written, and goes on. Raises ValueError where the folder is of another protocol.
+    """
+    done: dict[int, Runs] = {}
+    place = lambda k: Path(keep) / f"{k:05}.safetensors"
+    told = plain(dict(protocol or {}, torch=torch.__version__, mnist_ce=__version__))
+    if keep is not None:
+        plan = Path(keep) / "protocol.json"
+        if plan.exists():
+            same_protocol(keep, read_json(plan), told)
+        done = {k: load_runs(place(k)) for k in tasks if place(k).exists()}
+    kept, left = keep is not None, [k for k in tasks if k not in done]
+    try:
+        for i, runs in in_threads([tasks[k] for k in left], workers):
+            done[left[i]] = runs
+            try:
+                if kept and not plan.exists():
+                    plan.parent.mkdir(parents=True, exist_ok=True)
+                    write_json(plan, told)
+                if kept:
+                    runs.save(place(left[i]))
+            except OSError as error:
+                kept = False
+                warnings.warn(f"{error}: what is finished is not kept, training goes on")
+            each(runs)
+    except KeyboardInterrupt:
+        return done, True
+    return done, False
+
+
+def joined(done: dict[int, Runs], interrupted: bool, record: dict[str, Any]) -> Runs:
+    """What was finished as one. Raises KeyboardInterrupt where nothing was."""
+    if not done:
+        raise KeyboardInterrupt("interrupted before any models were finished")
+    runs = join_runs([done[k] for k in sorted(done)])
+    runs.record = record | (dict(interrupted=True) if interrupted else {})
+    return runs
 
 
 def _train_crowds(
@@ -169,29 +231,36 @@ def _train_crowds(
     valid: Digits,
     settings: dict[str, Any],
     progress: bool,
+    keep: Any,
+    plan: dict[str, Any],
 ) -> Runs | None:
     split = dist.is_available() and dist.is_initialized()
     rank, world = (dist.get_rank(), dist.get_world_size()) if split else (0, 1)
-    done, interrupted = {}, False
+    losses = list({loss.name: loss for loss, _ in jobs}.values())
     total = sum(len(job["seeds"]) for _, job in jobs)
     device = select_device(settings.get("device", "auto"))
     mine, start = [*range(len(jobs))][rank::world], time.perf_counter()
-    workers = workers_for([loss for loss, _ in jobs], device)
+    workers = workers_for(losses, device)
     workers = workers if len(mine) >= workers else 0  # else each crowd has all threads in turn
 
     def train_crowd(loss: Loss, job: dict[str, Any]) -> Runs:
         return fit_many(loss, train, valid, **job, **settings, progress=False)
 
+    told = dict(settings, losses=[loss.name for loss in losses])
+    protocol = told | plan | dict(device=device.type, size=len(jobs[0][1]["seeds"]))
+    protocol |= dict(takes=[[loss.columns, loss.scores] for loss in losses])
+    protocol |= dict(data=fingerprint(train, valid)) if keep is not None else {}
+    tasks, now = {k: partial(train_crowd, *jobs[k]) for k in mine}, []  # type: Any, list[Runs]
     with tqdm(total=total, unit="model", disable=rank > 0 or not progress) as bar:
-        try:
-            for i, runs in in_threads([partial(train_crowd, *jobs[k]) for k in mine], workers):
-                done[mine[i]] = runs
-                bar.set_description(runs.coords["loss"][0])
-                bar.update(min(len(runs) * world, total - bar.n))
-        except KeyboardInterrupt:
-            interrupted = True
-    passed, shares = time.perf_counter() - start, sum(runs.seconds.sum() for runs in done.values())
-    for runs in done.values():  # of crowds side by side, each one's share of the time that passed
+
+        def each(runs: Runs) -> None:
+            now.append(runs)
+            bar.set_description(runs.coords["loss"][0])
+            bar.update(min(len(runs) * world, total - bar.n))
+
+        done, interrupted = finished(tasks, workers, keep, protocol, each)
+    passed, shares = time.perf_counter() - start, sum(runs.seconds.sum() for runs in now)
+    for runs in now:  # of crowds side by side, each one's share of the time that passed
         runs.seconds = runs.seconds * (passed / shares)
     if world > 1:
         everyone: list[Any] = [None] * world
@@ -200,14 +269,7 @@ def _train_crowds(
             return None
         interrupted = any(broken for _, broken in everyone)
         done = {k: runs for of_one, _ in everyone for k, runs in of_one.items()}
-    if not done:
-        raise KeyboardInterrupt("interrupted before any models were finished")
-    runs = join_runs([done[k] for k in sorted(done)])
-    told = dict(settings, losses=list(dict.fromkeys(loss.name for loss, _ in jobs)))
-    runs.record = make_record(told, runs.models[0].weights.device)
-    if interrupted:
-        runs.record["interrupted"] = True
-    return runs
+    return joined(done, interrupted, make_record(told, device))
 
 
 def _named(losses: Any, classes: int) -> list[Loss]:
@@ -224,6 +286,7 @@ def _named(losses: Any, classes: int) -> list[Loss]:
     return known
 
 # %% ../nbs/reference/04_ensemble.ipynb #fc24ec18
+@own_settings()
 def compare(
     losses: Sequence[Any],
     train: Digits,
@@ -231,6 +294,7 @@ def compare(
     seeds: Iterable[int] = range(30),
     orders: Iterable[int] = range(10),
     progress: bool = True,
+    keep: Any = None,
     **settings: Any,
 ) -> Runs | None:
     """Train linear models with each loss from each seed under each order of the batches: `Runs`.
@@ -238,21 +302,23 @@ def compare(
     losses: anybody's, see `as_loss`, as a list or as {name: loss}. orders: seeds of the order.
     settings: of `fit_many`. Under torchrun each process trains its share, the first returns all and
     the others None. After KeyboardInterrupt what was finished is returned, with "interrupted" in
-    the record.
+    the record. keep: a folder, where each crowd of models is kept as it ends; called again with
+    the same, `compare` trains what is missing. Raises ValueError where it was made otherwise.
     """
     if "data_seed" in settings:
         raise TypeError(f"data_seed: write orders=[{settings['data_seed']!r}]")
     seeds = _once("seeds", _listed("seeds", seeds))
     orders = _once("orders", _listed("orders", orders))
-    crowds = itertools.product(_named(losses, len(train.classes)), orders)
     jobs = [
-        (loss, dict(seeds=seeds[start : start + CROWD], data_seed=order))
-        for loss, order in crowds
-        for start in range(0, len(seeds), CROWD)
+        (loss, dict(seeds=crowd, data_seed=order))
+        for loss, order in itertools.product(_named(losses, len(train.classes)), orders)
+        for crowd in crowds(seeds, train, settings.get("epochs", 10))
     ]
-    return _train_crowds(jobs, train, valid, settings, progress)
+    plan = dict(seeds=seeds, orders=orders)
+    return _train_crowds(jobs, train, valid, settings, progress, keep, plan)
 
 
+@own_settings()
 def sweep(
     losses: Sequence[Any],
     train: Digits,
@@ -260,6 +326,7 @@ def sweep(
     rates: Iterable[float],
     seeds: Iterable[int] = range(30),
     progress: bool = True,
+    keep: Any = None,
     **settings: Any,
 ) -> Runs | None:
     """Train linear models with each loss at each learning rate from each seed: `Runs`.
@@ -273,14 +340,15 @@ def sweep(
     rates = _once("rates", [real_number("lr", rate) for rate in rates])
     if not rates:
         raise ValueError("rates is empty")
-    models = list(itertools.product(rates, _once("seeds", _listed("seeds", seeds))))
+    seeds = _once("seeds", _listed("seeds", seeds))
+    models = list(itertools.product(rates, seeds))
     jobs = [
         (loss, dict(seeds=[s for _, s in crowd], lr=[rate for rate, _ in crowd]))
         for loss in _named(losses, len(train.classes))
-        for start in range(0, len(models), CROWD)
-        for crowd in [models[start : start + CROWD]]
+        for crowd in crowds(models, train, settings.get("epochs", 10))
     ]
-    return _train_crowds(jobs, train, valid, settings, progress)
+    plan = dict(seeds=seeds, rates=rates)
+    return _train_crowds(jobs, train, valid, settings, progress, keep, plan)
 
 # %% ../nbs/reference/04_ensemble.ipynb #a70ac261
 def _interval(summary: Summary, form: str) -> str:

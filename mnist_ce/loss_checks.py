@@ -84,7 +84,7 @@ def _is_table(call: Callable[..., Any], reading: Any) -> bool:
 def _of(case: Case, cause: str) -> Subject:
     """The loss as it is read. Raises what was seen where that is `cause`, else Unseen."""
     if case.subject is None:
-        found, finding = _unreadable(case)
+        found, finding = case.once(_unreadable)
         if found == cause:
             raise Proved(finding)
         raise Unseen(f"see {found}")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .data import Digits, batches
 from .losses import cross_entropy_loss
+from .results import own_settings
 from mnist_ce.scores import (
     Kind,
     Loss,
@@ -175,6 +176,7 @@ class Whole:
             ) from error
 
 
+@own_settings()
 def as_metric(
     name: str, function: Any, columns: int, kind: Kind = "logits", device: Any = "cpu"
 ) -> Whole:

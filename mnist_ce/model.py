@@ -8,13 +8,14 @@ __all__ = ['init_params', 'linear1', 'Linears', 'Network']
 # %% ../nbs/reference/03_model.ipynb #b413b74a
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
+import mnist_ce.losses
 from .data import seeded
-from .scores import Loss, class_logits
+from .scores import Kind, Loss, class_logits
 
 # %% ../nbs/reference/03_model.ipynb #7bae9116
 def init_params(
@@ -179,16 +180,32 @@ class Linears:
             layer.bias.copy_(self.bias[:, 0])
         return layer
 
+    def finite(self) -> Tensor:
+        """Whether each model's weights are all numbers: bool [S]."""
+        return self.weights.isfinite().all(2).all(0) & self.bias.isfinite().all(0)
+
     def state(self) -> dict[str, Any]:
         """What a file keeps of it."""
-        loss = dict(name=self.loss.name, columns=self.loss.columns, scores=self.loss.scores)
-        return dict(loss=loss, weights=self.weights.cpu(), bias=self.bias.cpu(), lr=self.lr.cpu())
+        return dict(loss=_told(self.loss), weights=self.weights, bias=self.bias, lr=self.lr)
+
+    @classmethod
+    def of_state(cls, state: dict[str, Any], classes: int) -> "Linears":
+        """What `state` gave. Raises ValueError where it does not fit itself or the classes."""
+        loss = _known(state["loss"])
+        weights, bias, lr = (state[name] for name in ("weights", "bias", "lr"))
+        c, s, _ = weights.shape
+        shapes = bias.shape == (c, s) and lr.shape == (s,) and c == (loss.columns or classes)
+        floats = all(tensor.dtype == torch.float32 for tensor in (weights, bias, lr))
+        if not (shapes and floats and (lr > 0).all() and lr.isfinite().all()):
+            raise ValueError(f"weights, bias, lr and the loss {loss.name} do not fit together")
+        return cls(weights, bias, loss, lr)
 
 # %% ../nbs/reference/03_model.ipynb #3f1ed069
 class Network:
     """One module with its optimizer and schedule, by autograd. `step`, `logits`: as `Linears`.
 
     shape: in which it takes an image, see `input_shape`. schedule: stepped after each batch.
+    recipe: that makes such a module, see `mnist_ce.networks.recipe_of`.
     """
 
     def __init__(
@@ -198,8 +215,9 @@ class Network:
         shape: tuple[int, ...],
         optimizer: torch.optim.Optimizer | None = None,
         schedule: Any = None,
+        recipe: tuple[str, int] | None = None,
     ):
-        self.module, self.loss, self.shape = module, loss, shape
+        self.module, self.loss, self.shape, self.recipe = module, loss, shape, recipe
         self.optimizer, self.schedule = optimizer, schedule
 
     def __len__(self) -> int:
@@ -246,8 +264,60 @@ class Network:
         """What a step changes."""
         return [t.detach() for t in (*self.module.parameters(), *self.module.buffers())]
 
+    def finite(self) -> Tensor:
+        """Whether its weights are all numbers: bool [1]."""
+        return torch.tensor([all(bool(tensor.isfinite().all()) for tensor in self.tensors())])
+
     def state(self) -> dict[str, Any]:
-        """What a file keeps of it."""
-        plain = getattr(self.module, "_orig_mod", self.module)  # without torch.compile's prefix
-        loss = dict(name=self.loss.name, columns=self.loss.columns, scores=self.loss.scores)
-        return dict(loss=loss, module=plain.state_dict(), shape=self.shape)
+        """What a file keeps of it. Raises TypeError for a module that keeps more than tensors."""
+        kept = _uncompiled(self.module.state_dict())
+        more = [name for name, value in kept.items() if not isinstance(value, Tensor)]
+        if more:
+            raise TypeError(f"the module keeps {more[0]}, which is no tensor: it cannot be saved")
+        return dict(loss=_told(self.loss), module=kept, shape=self.shape, recipe=self.recipe)
+
+    @classmethod
+    def of_state(cls, state: dict[str, Any], classes: int, module: nn.Module) -> "Network":
+        """What `state` gave, in `module`, which is like the one that it was of.
+
+        Raises ValueError, before `module` is touched, where the two do not fit.
+        """
+        loss, kept, shape = _known(state["loss"]), state["module"], state["shape"]
+        own = {_plain_name(name): name for name in module.state_dict()}
+        wanted, form = _uncompiled(module.state_dict()), lambda t: (t.shape, t.dtype)
+        faults = [name for name in {**wanted, **kept} if name not in wanted or name not in kept]
+        faults += [n for n in wanted if n in kept and form(wanted[n]) != form(kept[n])]
+        if faults:
+            raise ValueError(f"a module of another make: {', '.join(faults[:3])}")
+        module.load_state_dict({own[name]: value for name, value in kept.items()})
+        network = cls(module, loss, shape, recipe=state["recipe"])
+        plain = cls(getattr(module, "_orig_mod", module), loss, shape)
+        if not 0 < math.prod(shape) < 2**24 or min(shape) < 1:
+            raise ValueError(f"images of shape {shape}")
+        device = next(module.parameters()).device
+        columns = plain.logits(torch.zeros(1, math.prod(shape), device=device)).shape[1:]
+        if columns != (1, loss.columns or classes):
+            raise ValueError(f"it gives scores {list(columns)} for {classes} classes")
+        return network
+
+
+def _told(loss: Loss) -> dict[str, Any]:
+    return dict(name=loss.name, columns=loss.columns, scores=loss.scores)
+
+
+def _known(told: dict[str, Any]) -> Loss:
+    """The loss of which `_told` told: ours, or what is left of a stranger's."""
+    ours = getattr(mnist_ce.losses, told["name"], None)
+    if isinstance(ours, Loss) and _told(ours) == told:
+        return ours
+    if told["columns"] not in (None, 1) or told["scores"] not in get_args(Kind):
+        raise ValueError(f"{told['name']} is no loss")
+    return Loss(None, **told)
+
+
+def _plain_name(name: str) -> str:
+    return name.replace("_orig_mod.", "")  # of what torch.compile wraps
+
+
+def _uncompiled(state: dict[str, Any]) -> dict[str, Any]:
+    return {_plain_name(name): value for name, value in state.items()}

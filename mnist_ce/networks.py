@@ -28,6 +28,7 @@ def _seeded(model: nn.Module, generator: torch.Generator) -> nn.Module:
     return model
 
 # %% ../nbs/07_networks.ipynb #3d1c0b64
+@torch.random.fork_rng(devices=[])  # torch's layers draw numbers of their own, once
 def mlp(columns: int, generator: torch.Generator) -> nn.Module:
     """The network of the book's chapter 4: 30 hidden units with a ReLU between 784 and `columns`.
 
@@ -39,6 +40,7 @@ def mlp(columns: int, generator: torch.Generator) -> nn.Module:
     return _seeded(nn.Sequential(nn.Flatten(), *layers), generator)
 
 # %% ../nbs/07_networks.ipynb #16711be9
+@torch.random.fork_rng(devices=[])
 def convnet(columns: int, generator: torch.Generator) -> nn.Module:
     """A small convolutional network: images [N, 784] or [N, 1, 28, 28] to logits [N, columns].
 
@@ -104,6 +106,23 @@ def recipe(name: str, columns: int, seed: int = 0) -> dict[str, Any]:
         return dict(lr=0.01, seed=seed, model=mlp(columns, generator), optimizer=one_cycle)
     model = convnet(columns, generator)
     return dict(lr=0.01, seed=seed, model=model, optimizer=one_cycle, augment=jitter)
+
+# %% ../nbs/07_networks.ipynb #25706d0f
+def recipe_of(module: nn.Module) -> tuple[str, int] | None:
+    """The name and columns of the recipe whose network `module` is, compiled or not."""
+    plain = getattr(module, "_orig_mod", module)
+    columns = getattr([*plain.modules()][-1], "out_features", 0)
+    looks = lambda model: (repr(model), [type(layer) for layer in model.modules()])
+    for name in MODELS if columns else ():
+        if looks(network_of_recipe(name, columns)) == looks(plain):
+            return name, columns
+    return None
+
+
+@torch.random.fork_rng(devices=[])
+def network_of_recipe(name: str, columns: int) -> nn.Module:
+    """The network of a recipe, before training; of "linear", the layer."""
+    return nn.Linear(784, columns) if name == "linear" else recipe(name, columns)["model"]
 
 # %% ../nbs/07_networks.ipynb #4e63b656
 @torch.no_grad()

@@ -18,11 +18,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .data import mnist_sample
-from .ensemble import fit_many
+from .ensemble import crowds, finished, fit_many, joined
 from .losses import cross_entropy_loss, mnist_loss
 from .metrics import BatchMeans, measure, true_accuracy
 from .model import Linears
-from .results import Runs, Summary, join_runs, make_record, summarize
+from .results import Runs, Summary, join_runs, make_record, own_settings, summarize
 from .scores import Loss
 from .training import data_and_device, train_models, whole_number
 
@@ -110,8 +110,13 @@ def _as_it_was(loss: Callable[..., Tensor]) -> Loss:
     return Loss(partial(loss, reduction="none"), name=loss.__name__)
 
 # %% ../nbs/reference/05_original.ipynb #d140aa93
+@own_settings()
 def reproduce(
-    name: str, seeds: Iterable[int] = range(300), device: Any = "auto", progress: bool = True
+    name: str,
+    seeds: Iterable[int] = range(300),
+    device: Any = "auto",
+    progress: bool = True,
+    keep: Any = None,
 ) -> Runs:
     """Run one of `EXPERIMENTS` from each seed under the published protocol: `Runs`.
 
@@ -119,7 +124,8 @@ def reproduce(
     on the training images. Scores, float64 [epochs, S]: reported, the accuracy that the notebook
     would print; true_accuracy, that of the same weights on the same images, each column read as
     what it scores, pooled over images, NaN where the weights are not finite; train_loss, the mean
-    of the batches' means. Raises ValueError for an unknown name or no seeds.
+    of the batches' means. keep: a folder, as of `compare`; as there, Ctrl-C leaves what was
+    finished. Raises ValueError for an unknown name or no seeds.
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"{name!r} is none of the experiments {', '.join(EXPERIMENTS)}")
@@ -127,18 +133,25 @@ def reproduce(
     if not seeds:
         raise ValueError("seeds is empty")
     train, valid, where = data_and_device(*mnist_sample(), device)
-    s, loss, lr = len(seeds), _as_it_was(experiment.loss), experiment.lr
-    models = Linears.drawn(loss, 784, experiment.columns, seeds, [1.0] * s, [lr] * s, where)
-    coords: dict[str, list[Any]] = dict(
-        loss=[loss.name] * s, seed=seeds, data_seed=[0] * s, lr=[lr] * s, init_std=[1.0] * s
-    )
+    loss, lr, epochs = _as_it_was(experiment.loss), experiment.lr, len(experiment.accuracy)
     settings = dict(experiment=name, loss=loss.name, lr=lr, seeds=seeds)
-    metrics: Any = dict(reported=BatchMeans(_column_zero), true_accuracy=true_accuracy())
-    return train_models(
-        models, train, train, metrics,
-        coords=coords, record=make_record(settings, where), epochs=len(experiment.accuracy),
-        batch_size=256, shuffle=False, progress=progress, pooled=False,
-    )  # fmt: skip
+    record = make_record(settings, where)
+
+    def train_crowd(seeds: list[int]) -> Runs:
+        s = len(seeds)
+        models = Linears.drawn(loss, 784, experiment.columns, seeds, [1.0] * s, [lr] * s, where)
+        coords: dict[str, list[Any]] = dict(
+            loss=[loss.name] * s, seed=seeds, data_seed=[0] * s, lr=[lr] * s, init_std=[1.0] * s
+        )
+        metrics: Any = dict(reported=BatchMeans(_column_zero), true_accuracy=true_accuracy())
+        return train_models(
+            models, train, train, metrics, coords=coords, record=record, epochs=epochs,
+            batch_size=256, shuffle=False, progress=progress, pooled=False,
+        )  # fmt: skip
+
+    tasks = {k: partial(train_crowd, crowd) for k, crowd in enumerate(crowds(seeds, train, epochs))}
+    protocol = settings | dict(device=where.type)
+    return joined(*finished(tasks, keep=keep, protocol=protocol), record)
 
 # %% ../nbs/reference/05_original.ipynb #c994f222
 def band(values: Tensor, share: float = 0.99) -> Tensor:
@@ -172,21 +185,28 @@ def negative_cross_entropy(preds: Tensor, targets: Tensor, reduction: str = "mea
     return values if reduction == "none" else values.mean()
 
 # %% ../nbs/reference/05_original.ipynb #da581fe5
+@own_settings()
 def factorial(
-    seeds: Iterable[int] = range(100), epochs: int = 10, device: Any = "auto", progress: bool = True
+    seeds: Iterable[int] = range(100),
+    epochs: int = 10,
+    device: Any = "auto",
+    progress: bool = True,
+    keep: Any = None,
 ) -> Runs:
     """Train the two-column cross entropy with every combination of `FAULTS`: `Runs`.
 
     Coordinates: "combination", a digit for each of `FAULTS` in order, 0 mended or 1 faulty, such as
     "1011111"; the setting of each fault by its name; seed. Scores after the last epoch, on the
     validation images, float64 [1, 128 * seeds]: reported, what was printed; true_accuracy, the
-    share of right answers, where weights that are not finite answer "a 7" to every image.
+    share of right answers, where weights that are not finite answer "a 7" to every image. keep: a
+    folder, as of `compare`; as there, Ctrl-C leaves what was finished.
     """
     formulas = (cross_entropy_loss, negative_cross_entropy), (log_of_softmax, log_probability)
     train, test, where = data_and_device(*mnist_sample(), device)
-    seeds, parts = list(seeds), []
-    settings = [*itertools.product((0, 1), repeat=5)]
-    for switches in tqdm(settings, unit="setting", leave=False, disable=not progress):
+    seeds = list(seeds)
+
+    def train_setting(switches: tuple[int, ...]) -> Runs:
+        parts = []
         _, _, lr, init_std, order = (values[on] for values, on in zip(FAULTS.values(), switches))
         loss = _as_it_was(formulas[switches[0]][switches[1]])
         runs = fit_many(loss, train, test, seeds, epochs, lr, shuffle=order == "shuffled",
@@ -205,9 +225,17 @@ def factorial(
                 seconds = runs.seconds.sum(0, keepdim=True)
                 parts.append(Runs(scores, coords | dict(seed=seeds), runs.nonfinite, seconds, [],
                                   train.classes))  # fmt: skip
-    runs = join_runs(parts)
-    runs.record = make_record(dict(study="factorial", seeds=seeds, epochs=epochs), where)
-    return runs
+        return join_runs(parts)
+
+    settings = dict(study="factorial", seeds=seeds, epochs=epochs)
+    tasks = {
+        k: partial(train_setting, switches)
+        for k, switches in enumerate(itertools.product((0, 1), repeat=5))
+    }
+    with tqdm(total=len(tasks), unit="setting", leave=False, disable=not progress) as bar:
+        protocol = settings | dict(device=where.type)
+        done = finished(tasks, keep=keep, protocol=protocol, each=lambda runs: bar.update())
+    return joined(*done, make_record(settings, where))
 
 # %% ../nbs/reference/05_original.ipynb #8b22746d
 OUTCOMES = ("trains", "trains, unseen", "only seems to", "does not train", "freezes")

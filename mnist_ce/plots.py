@@ -121,9 +121,10 @@ def _factorial_tables(runs: Runs) -> dict[str, Table]:
     responses = "reported", "true_accuracy"
     parts = [*runs.by("combination").values()]
     kinds = [outcome(part) for part in parts]
+    whole = len(parts) == 2 ** len(FAULTS)  # else it was interrupted
     effects = [
         [name, *(f"{effect(runs, response, name):+.4f}" for response in responses)]
-        for name in FAULTS
+        for name in (FAULTS if whole else ())
     ]
     combinations = [
         [
@@ -147,19 +148,18 @@ _STYLE = (
 )
 
 
-def autopsy_page(reproductions: dict[str, Runs], factorial_runs: Runs) -> str:
+def autopsy_page(reproductions: dict[str, Runs], factorial_runs: Runs | None) -> str:
     """The autopsy as a page of HTML, complete in itself: curves, outcomes, effects, combinations.
 
     reproductions: {name of an experiment: `Runs` of `reproduce`}. factorial_runs: all of
-    `factorial`'s.
+    `factorial`'s, or what an interruption left of them.
     """
     curves, scatter = new_figure(3.2 * len(reproductions), 3), new_figure(5, 4.5)
+    last = factorial_runs or [*reproductions.values()][-1]
     axes = curves.subplots(1, len(reproductions), sharey=True, squeeze=False)[0]
     draw_reproductions(axes, reproductions)
-    draw_factorial(scatter.subplots(), factorial_runs)
-    made = [[key, value] for key, value in factorial_runs.record.items() if key != "settings"]
+    made = [[key, value] for key, value in last.record.items() if key != "settings"]
     tables = {
-        **_factorial_tables(factorial_runs),
         "published": _reproduction_table(reproductions),
         "made": Table(made, ["made", "by"]),
     }
@@ -170,13 +170,19 @@ def autopsy_page(reproductions: dict[str, Runs], factorial_runs: Runs) -> str:
         "<p>Bands: the central 99% of what the seeds report. Intervals here and below: 95%, "
         "of the mean over seeds.</p>",
         _picture(curves), show["published"],
-        "<h2>All faults as switches</h2>",
-        f"<p>{len(FAULTS)} faults, {len(factorial_runs)} models.</p>",
-        _picture(scatter), show["outcomes"],
-        "<h3>Main effect of each fault</h3>", show["effects"],
-        "<h3>Every combination</h3>", show["all"],
-        "<h2>Where this comes from</h2>", show["made"],
     ]  # fmt: skip
+    if factorial_runs is not None:
+        draw_factorial(scatter.subplots(), factorial_runs)
+        found = _factorial_tables(factorial_runs)
+        faults = {name: table._repr_html_() for name, table in found.items()}
+        body += [
+            "<h2>All faults as switches</h2>",
+            f"<p>{len(FAULTS)} faults, {len(factorial_runs)} models.</p>",
+            _picture(scatter), faults["outcomes"],
+            "<h3>Main effect of each fault</h3>", faults["effects"],
+            "<h3>Every combination</h3>", faults["all"],
+        ]  # fmt: skip
+    body += ["<h2>Where this comes from</h2>", show["made"]]
     head = f'<meta charset="utf-8"><title>Autopsy</title><style>{_STYLE}</style>'
     text = "\n".join(body)
     return f'<!doctype html>\n<html lang="en">{head}\n{text}\n</html>\n'

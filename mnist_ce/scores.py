@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .results import own_settings
+
 # %% ../nbs/reference/02_scores.ipynb #497dee93
 Kind = Literal["logits", "log-probabilities", "probabilities"]
 

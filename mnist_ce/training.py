@@ -7,9 +7,11 @@ __all__ = ['this_thread', 'NonFiniteLoss', 'train_models', 'select_device', 'opt
 
 # %% ../nbs/02_training.ipynb #8216e746
 import functools
+import hashlib
 import inspect
 import math
 import operator
+import os
 import threading
 import time
 import warnings
@@ -22,12 +24,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-import mnist_ce.losses
 from .data import Digits, _check_pair, batches
 from .doctor import glance
 from .metrics import Metric, as_metric, input_shape, measure, standard_metrics
 from .model import Linears, Network, NonFinite
-from .results import Run, Runs, make_record
+from .networks import network_of_recipe, recipe_of
+from mnist_ce.results import (
+    Run,
+    Runs, make_record, own_settings, plain, read_checkpoint, write_checkpoint,
+)  # fmt: skip
 from .scores import Loss, as_loss, name_of
 
 # %% ../nbs/02_training.ipynb #c16376cd
@@ -68,16 +73,22 @@ def train_models(
     careful: bool = False,
     progress: bool = True,
     pooled: bool = True,
+    kept: Any = None,
 ) -> Runs:
     """Train S models on the same batches and measure them after each epoch: the only loop there is.
 
     models: `Linears` or `Network`. coords, record: of the `Runs` to return. augment: a function
     (xb, generator) -> xb. careful: raise NonFiniteLoss. pooled: whether means are over images, or
-    over batches, as the original took them. Ends where `this_thread.stop` is set.
+    over batches, as the original took them. kept: a `Kept`, of the state after each epoch. Ends
+    where `this_thread.stop` is set.
     """
     order, rows, seconds = torch.Generator().manual_seed(data_seed), [], []  # type: Any, list, list
     nonfinite, steps = torch.full((len(models),), -1), 0
     stop: threading.Event | None = getattr(this_thread, "stop", None)
+    past = kept.read(models, order) if kept else None
+    if past:
+        rows, seconds = [*torch.stack([*past.scores.values()], 1)], past.seconds.sum(1).tolist()
+        nonfinite, steps = past.nonfinite, len(rows) * math.ceil(len(train) / batch_size)
 
     def runs() -> Runs:
         table = torch.stack(rows, 1) if rows else torch.zeros(2 + len(metrics), 0, len(models))
@@ -87,7 +98,8 @@ def train_models(
         return Runs(scores, coords, nonfinite, of_each, [models], train.classes, record)
 
     name = str(record["settings"].get("loss", ""))
-    with tqdm(range(epochs), desc=name, unit="epoch", leave=False, disable=not progress) as bar:
+    left, look = range(len(rows), epochs), dict(desc=name, unit="epoch", disable=not progress)
+    with tqdm(left, initial=len(rows), total=epochs, leave=False, **look) as bar:
         for epoch in bar:
             start, losses, sizes = time.perf_counter(), [], []
             before = [tensor.clone() for tensor in models.tensors()] if careful else []
@@ -117,6 +129,8 @@ def train_models(
                 raise ValueError(f"in epoch {epoch + 1}: {error}") from error
             rows.append(torch.stack([train_loss, *found.values()]))
             seconds.append(time.perf_counter() - start)
+            if kept:
+                kept.write(runs(), models, order)
             if len(models) == 1 and "accuracy" in found:
                 accuracy = found["accuracy"].item()
                 bar.set_postfix(loss=f"{train_loss.item():.4f}", accuracy=f"{accuracy:.4f}")
@@ -298,7 +312,7 @@ def network_of(module: Any, loss: Any, data: Digits, device: torch.device) -> Ne
     for check in glance(module, spread[:64], labels[:64]) if trains else []:
         told = f"the model cannot train as it should, {check.cause}: {check.why}. {check.fix}"
         warnings.warn(told, stacklevel=3)
-    return Network(module, known, shape)
+    return Network(module, known, shape, recipe=recipe_of(module))
 
 
 def _normal(scores: Tensor) -> bool:
@@ -340,12 +354,13 @@ def _check_kind(loss: Loss, scores: Tensor) -> None:
         )
 
 # %% ../nbs/02_training.ipynb #5248df1d
+@own_settings()
 def fit(
     loss: Any, train: Digits, valid: Digits, epochs: int = 10, lr: Any = None,
     batch_size: int = 256, shuffle: bool = True, init_std: float = 0.01, seed: int = 0,
     model: nn.Module | None = None, device: Any = "auto", on_nonfinite: str = "raise",
     progress: bool = True, data_seed: int = 0, optimizer: Any = None, augment: Any = None,
-    metrics: dict[str, Any] | None = None,
+    metrics: dict[str, Any] | None = None, resume: Any = None,
 ) -> Run:  # fmt: skip
     """Train a linear model, or any `model`, by gradient descent on `loss`: a `Run`.
 
@@ -357,7 +372,9 @@ def fit(
     `run.nonfinite` and go on. data_seed: of the order of shuffled batches, and of what `augment`
     draws. optimizer: see `optimizer_of`. augment: a function (xb [n, F], generator) -> xb of the
     training images. metrics: {name: function (scores [N, C], targets) -> number}, of all validation
-    images at once. Raises TypeError or ValueError, naming it, for input that makes no sense.
+    images at once. resume: a file; the state is kept there after each epoch, and where it exists
+    already, training goes on from it as if it had never stopped. Raises TypeError or ValueError,
+    naming it, for input that makes no sense.
     """
     train, valid, where = data_and_device(train, valid, device)
     epochs, batch_size = whole_number("epochs", epochs), whole_number("batch_size", batch_size)
@@ -385,7 +402,13 @@ def fit(
     settings |= {key: name_of(given) for key, given in named.items() if given is not None}
     coords = {key: [settings[key]] for key in ("loss", "seed", "data_seed", "lr", "init_std")}
     plan = dict(epochs=epochs, batch_size=batch_size, shuffle=shuffle, data_seed=data_seed)
-    measured = standard_metrics(known) | own
+    measured, kept = standard_metrics(known) | own, None
+    if resume is not None:
+        now = settings | dict(metrics=[*measured], on_nonfinite=on_nonfinite, columns=columns)
+        now |= dict(scores=known.scores, **_means(models, train, valid, where))
+        if getattr(models, "schedule", None) is None:
+            now.pop("epochs")  # more of them are the same training, gone on with
+        kept = Kept(resume, now, epochs)
     cuda = [where] if where.type == "cuda" else []
     with one_thread() if plain else torch.random.fork_rng(devices=cuda):
         if not plain:
@@ -393,7 +416,7 @@ def fit(
         run = Run(train_models(
             models, train, valid, measured, coords=coords, augment=augment,
             record=make_record(settings, where), careful=on_nonfinite == "raise",
-            progress=progress, **plan,  # type: ignore
+            progress=progress, kept=kept, **plan,  # type: ignore
         ))  # fmt: skip
     if epochs > 2 and not known.doubts:  # sooner is too soon to tell
         _warn_if_stuck(run, valid, rate)
@@ -444,36 +467,140 @@ def linear_models(
         known, data.x.shape[1], known.columns or classes, seeds, stds, rates, device
     )
 
+# %% ../nbs/02_training.ipynb #20b70afc
+def fingerprint(*data: Digits) -> str:
+    """A word that tells images, labels and classes from others."""
+    found = hashlib.sha256()
+    for part in data:
+        found.update(f"{part.classes} {[*part.x.shape]}".encode())
+        for tensor in part.x, part.y:
+            found.update(tensor.cpu().contiguous().numpy().data)
+    return found.hexdigest()[:16]
+
+
+def same_protocol(path: Any, then: Any, now: dict[str, Any]) -> None:
+    """Raise ValueError, with what differs, unless `path` was made with what is asked for now."""
+    if not isinstance(then, dict):
+        raise ValueError(f"{path} does not tell how it was made")
+    def short(value: Any) -> str:
+        text = repr(value)
+        return text if len(text) < 60 else f"{text[:28]}…{text[-28:]}"
+
+    keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+    told = [f"{key}={short(then.get(key))}, not {short(now.get(key))}" for key in keys]
+    if told:
+        raise ValueError(f"{path} was made otherwise: {'; '.join(told)}. Name another for these")
+
+
+def _means(models: Any, train: Digits, valid: Digits, device: torch.device) -> dict[str, Any]:
+    """What else than settings a training depends on."""
+    means: dict[str, Any] = dict(torch=torch.__version__, device=device.type)
+    means |= dict(data=fingerprint(train, valid))
+    if isinstance(models, Network):
+        groups = models.optimizer.state_dict()["param_groups"]  # type: ignore
+        options = [{key: value for key, value in g.items() if key != "params"} for g in groups]
+        means |= dict(kind=name_of(type(models.optimizer)), options=options)
+        means |= dict(schedule=name_of(type(models.schedule)))
+    return means
+
+
+class Kept:
+    """The file of a training that can be gone on with: a saved run, and the state of what draws."""
+
+    def __init__(self, path: Any, protocol: dict[str, Any], epochs: int):
+        self.path, self.protocol, self.epochs = path, plain(protocol), epochs
+
+    def write(self, runs: Runs, models: Any, order: torch.Generator) -> None:
+        """Keep the state. Warns where that fails: training is worth more than its file."""
+        training = dict(protocol=self.protocol, order=order.get_state())
+        if isinstance(models, Network):
+            parts = dict(optimizer=models.optimizer, schedule=models.schedule)
+            training |= {name: part.state_dict() for name, part in parts.items() if part}
+            training |= dict(random=torch.get_rng_state())
+            if self.protocol["device"] == "cuda":
+                training |= dict(cuda=torch.cuda.get_rng_state())
+        try:
+            write_checkpoint(self.path, runs.kept() | dict(training=training))
+        except OSError as error:
+            warnings.warn(f"{error}: the state is not kept, training goes on", stacklevel=4)
+
+    def read(self, models: Any, order: torch.Generator) -> Runs | None:
+        """The epochs so far, with `models`, `order` and the random state as they were then."""
+        if not os.path.exists(self.path):
+            return None
+        kept = read_checkpoint(self.path)
+        training = kept.get("training")
+        if training is None:
+            told = "holds a run without the state that goes on: name another file"
+            raise ValueError(f"{self.path} {told}")
+        same_protocol(self.path, training.get("protocol"), self.protocol)
+        runs = _runs_of(kept, self.path, getattr(models, "module", None))
+        if len(runs.seconds) > self.epochs:
+            raise ValueError(f"{self.path} holds {len(runs.seconds)} epochs, not {self.epochs}")
+        try:
+            order.set_state(training["order"])
+            if isinstance(models, Network):
+                models.optimizer.load_state_dict(training["optimizer"])  # type: ignore
+                if models.schedule is not None:
+                    models.schedule.load_state_dict(training["schedule"])
+                torch.set_rng_state(training["random"])
+                if "cuda" in training:
+                    torch.cuda.set_rng_state(training["cuda"])
+            else:
+                for tensor, then in zip(models.tensors(), runs.models[0].tensors(), strict=True):
+                    tensor.copy_(then)
+        except Exception as error:  # what a wrong state raises depends on what it holds
+            raise ValueError(f"{self.path} is not a saved run: {error}") from error
+        return runs
+
+
 # %% ../nbs/02_training.ipynb #6d3aa6e6
 def load_runs(path: Any, model: nn.Module | None = None) -> Runs:
-    """The `Runs` that `Runs.save` wrote to `path`, on the CPU. model: like the module it trained.
+    """The `Runs` that `Runs.save` wrote to `path`, on the CPU; `Runs.load` is the same.
 
-    Raises ValueError if the file is no run, or the model is missing, too many or of another make.
+    model: like the module it trained; for a network of ours none is needed. Raises ValueError,
+    naming the file, if it is no run or damaged, or the model is missing, too many or of another
+    make, and OSError where it cannot be read.
     """
+    return _runs_of(read_checkpoint(path), path, model)
+
+
+Runs.load = staticmethod(load_runs)
+
+
+def _runs_of(kept: dict[str, Any], path: Any, model: nn.Module | None) -> Runs:
     try:
-        kept = torch.load(path, map_location="cpu", weights_only=True)
-        if kept.pop("format") != 2:
+        if kept["format"] != 3:
             raise ValueError("it was written by another version")
-        blocks = kept.pop("blocks")
-        runs = Runs(models=[], **kept)
-    except Exception as error:  # what a wrong file raises depends on what it holds
+        states, classes = [*kept["models"]], len(kept["classes"])
+        linear = all("weights" in state for state in states)
+        recipes = [state["recipe"] for state in states if "weights" not in state]
+    except Exception as error:  # what is raised depends on what is wrong
         raise ValueError(f"{path} is not a saved run: {error}") from error
-    linear = "weights" in blocks[0]
-    if linear != (model is None):
-        told = "a linear model, so pass none" if linear else "a module, so pass one like it"
-        raise ValueError(f"{path} holds {told}")
-    for block in blocks:
-        loss = block["loss"]
-        known = getattr(mnist_ce.losses, loss["name"], None)
-        known = known if isinstance(known, Loss) else Loss(None, **loss)
-        if model is None:
-            runs.models.append(Linears(block["weights"], block["bias"], known, block["lr"]))
-            continue
-        try:
-            model.load_state_dict(block["module"])
-        except RuntimeError as error:
-            raise ValueError(f"{path} holds a module of another make: {error}") from error
-        runs.models.append(Network(model, known, tuple(block["shape"])))
+    if linear and model is not None:
+        raise ValueError(f"{path} holds a linear model, so pass none")
+    if not linear and model is None and None in recipes:
+        raise ValueError(f"{path} holds a module, so pass one like it")
+    try:
+        models: list[Any] = []
+        for state in states:
+            if linear:
+                models.append(Linears.of_state(state, classes))
+                continue
+            if recipes != [None] and recipes[0][1] not in (1, classes):
+                raise ValueError(f"{recipes[0][1]} columns for {classes} classes")
+            module = model if model is not None else network_of_recipe(*recipes[0])
+            models.append(Network.of_state(state, classes, module))
+        runs = Runs.of_kept(kept, models)
+        names = [block.loss.name for block in models for _ in range(len(block))]
+        if names and names != runs.coords["loss"]:
+            raise ValueError("its models are of other losses than its scores")
+        rates = [rate for block in models if linear for rate in block.lr.tolist()]
+        if rates and rates != torch.tensor(runs.coords["lr"], dtype=torch.float32).tolist():
+            raise ValueError("its models have other rates than its scores")
+    except Exception as error:  # as above
+        what = "holds" if str(error).startswith("a module of") else "is not a saved run:"
+        raise ValueError(f"{path} {what} {error}") from error
     return runs
 
 

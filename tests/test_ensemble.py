@@ -295,11 +295,11 @@ def test_the_defaults_of_compare_and_sweep(sample, monkeypatch):
     monkeypatch.setattr(ensemble, "_train_crowds", lambda *given: jobs.append(given))
     compare(mnist_loss, *few)
     sweep(mnist_loss, *few, [0.1])
-    (first, train, valid, settings, progress), (second, *_, shown) = jobs
+    (first, train, valid, settings, progress, keep, _), (second, *_, shown, _, _) = jobs
     seeds = list(range(30))
     assert [job for _, job in first] == [dict(seeds=seeds, data_seed=order) for order in range(10)]
     assert [job for _, job in second] == [dict(seeds=seeds, lr=[0.1] * 30)]
-    assert (train, valid) == few and settings == {} and progress is shown is True
+    assert (train, valid) == few and settings == {} and progress is shown is True and keep is None
 
 
 class Processes:

@@ -429,7 +429,7 @@ def reject(token):
 
 
 def test_json_is_strict_and_says_where_it_comes_from(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(results, "_revision", lambda: "abc-dirty")
+    monkeypatch.setattr(results, "_revision", lambda: dict(git="abc-dirty"))
     record = make_record(dict(lr=np.float64(0.5), seeds=range(2)))
     assert record["git"] == "abc-dirty" and record["settings"]["lr"] == 0.5
     path = tmp_path / "run.json"
@@ -441,7 +441,7 @@ def test_json_is_strict_and_says_where_it_comes_from(tmp_path, capsys, monkeypat
     assert found["nonfinite"] == [-1] * 5 + [7] and found["record"]["settings"]["seeds"] == [0, 1]
     assert found["seconds"][0] == [0.25, 0.25]
     assert capsys.readouterr() == ("", f"{path}: made with uncommitted changes (abc-dirty)\n")
-    monkeypatch.setattr(results, "_revision", lambda: "abc")
+    monkeypatch.setattr(results, "_revision", lambda: dict(git="abc"))
     write_json(path, dict(record=make_record({})))
     assert capsys.readouterr().err == ""
     write_json(path, dict(git="abc-dirty"))
@@ -491,12 +491,12 @@ def test_the_revision_is_that_of_the_clone(tmp_path, monkeypatch):
 
     def revision():
         results._revision.cache_clear()
-        return results._revision()
+        return results._revision()["git"]
 
-    assert revision() is None, "no clone"
+    assert revision() is None and "not a git repository" in results._revision()["no_git"]
     git("init", "-q")
     git("commit", "--allow-empty", "-qm", "empty")
-    assert revision() is None, "the folder is not tracked"
+    assert revision() is None and "did not match any file" in results._revision()["no_git"]
     git("add", ".")
     git("commit", "-qm", "all")
     git("tag", "-a", "v1", "-m", "v1")
@@ -508,14 +508,24 @@ def test_the_revision_is_that_of_the_clone(tmp_path, monkeypatch):
     results._revision.cache_clear()
 
 
-def test_a_machine_without_git(monkeypatch):
-    def no_git(*args, **kwargs):
-        raise FileNotFoundError("git")
-
+@pytest.mark.parametrize(
+    "script, words",
+    [
+        (None, "git is not installed"),
+        ("#!/bin/sh\necho broken >&2; exit 3", "broken"),
+        ("#!/bin/sh\nexit 3", "git ended with 3"),
+        ("no script", "git failed: [Errno 8]"),
+    ],
+)
+def test_a_git_that_is_missing_or_fails_is_named_in_the_record(tmp_path, monkeypatch, script, words):
+    if script:
+        (tmp_path / "git").write_text(script)
+        (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
     results._revision.cache_clear()
-    monkeypatch.setattr(results.subprocess, "run", no_git)
-    assert results._revision() is None
+    record = make_record({})
     results._revision.cache_clear()
+    assert record["git"] is None and record["no_git"].startswith(words)
 
 
 def test_two_orders_are_already_several():
