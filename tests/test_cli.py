@@ -233,13 +233,29 @@ def test_the_doctor_ends_with_1_where_a_check_fails():
     assert well.exit_code == 0 and "FAIL" not in well.stdout
 
 
-def test_all_that_the_doctor_is_given_reaches_it(monkeypatch):
+def test_all_that_the_doctor_is_given_reaches_it(monkeypatch, tmp_path):
     given, examine = [], cli.examine
     monkeypatch.setattr(cli, "examine", lambda *a, **o: given.append((a, o)) or examine(*a, **o))
-    metric = "mnist_ce.metrics:accuracy"
-    invoke("doctor", "cross_entropy_loss", "--metric", metric, "--columns", 4)
-    others = dict.fromkeys("model train valid optimizer step validate".split())
-    assert given == [((cross_entropy_loss,), dict(metric=accuracy, columns=4, **others))]
+    metric, answer = "mnist_ce.metrics:accuracy", tmp_path / "report.json"
+    invoke("doctor", "cross_entropy_loss", "--metric", metric, "--columns", 4, "--answer", answer)
+    assert given == [((cross_entropy_loss,), dict(metric=accuracy, columns=4))]
+
+
+@pytest.mark.parametrize(
+    "body, said",
+    [
+        ("os._exit(0)", "exit code 0"),
+        ("os.kill(os.getpid(), 9)", "signal 9"),
+        ("time.sleep(60)", "no report after 8 s"),
+    ],
+)
+def test_a_loss_that_ends_its_process_is_told_in_one_line(body, said, tmp_path, monkeypatch):
+    text = f"import os, time\ndef loss(z, y):\n    print('text of its own')\n    {body}\n"
+    (tmp_path / "ends.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    done = invoke("doctor", "ends:loss", "--seconds", 8)
+    assert done.exit_code == 1
+    assert done.output.startswith(f"Error: your code left the doctor without a report: {said}")
 
 
 def test_a_folder_without_one_of_the_digits_is_refused(tmp_path):
