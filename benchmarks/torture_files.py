@@ -342,6 +342,8 @@ def table(data):
 
 def csv_file(count, seed=0, told=None):
     """Damaged csv files: the rows are those that Python's own reader finds, or it is refused."""
+    import pandas  # noqa: F401  (the first import takes seconds, and is no hang)
+
     with tempfile.TemporaryDirectory() as name:
         path = Path(name, "digits.csv")
         parts = few(4)[0]

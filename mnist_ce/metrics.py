@@ -17,9 +17,8 @@ from torch import Tensor
 
 from .data import Digits, batches
 from .losses import cross_entropy_loss
-from mnist_ce.scores import (
-    Kind, Loss, as_kind, as_loss, check_batch, class_logits, have_answers, labels_of,
-)  # fmt: skip
+from .scores import Kind, Loss, as_kind, as_loss, check_batch
+from .scores import class_logits, have_answers, labels_of
 
 # %% ../nbs/01_metrics.ipynb #90ae2888
 def binary_accuracy(preds: Tensor, targets: Tensor) -> Tensor:
