@@ -27,6 +27,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pandas  # noqa: F401  (its import takes seconds, and is no hang of what imports it first)
 from PIL import Image
 
 from mnist_ce.data import Digits, _read_bundle, mnist_sample
@@ -342,8 +343,6 @@ def table(data):
 
 def csv_file(count, seed=0, told=None):
     """Damaged csv files: the rows are those that Python's own reader finds, or it is refused."""
-    import pandas  # noqa: F401  (the first import takes seconds, and is no hang)
-
     with tempfile.TemporaryDirectory() as name:
         path = Path(name, "digits.csv")
         parts = few(4)[0]
