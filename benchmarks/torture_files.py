@@ -27,6 +27,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pandas  # noqa: F401  (its import takes seconds, and is no hang of what imports it first)
 from PIL import Image
 
 from mnist_ce.data import Digits, _read_bundle, mnist_sample

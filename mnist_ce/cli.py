@@ -621,7 +621,8 @@ def _apart(target: str | None, columns: int | None, seconds: float, names: Any) 
     options = dict(names, columns=columns)
     given = [f"--{name}={value}" for name, value in options.items() if value is not None]
     last = [] if target is None else [target]
-    report, code, said = report_apart(["-m", "mnist_ce", "doctor", "--answer"], given + last, seconds)
+    command = ["-m", "mnist_ce", "doctor", "--answer"]
+    report, code, said = report_apart(command, given + last, seconds)
     if code == 2:
         raise click.UsageError(said.rpartition("Error: ")[2])
     if report is None:

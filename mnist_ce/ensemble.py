@@ -106,7 +106,6 @@ def _per_model(name: str, value: Any, seeds: list[int], zero: bool = False) -> l
     return [real_number(name, v, zero) for v in values]
 
 
-@own_settings()
 def fit_many(
     loss: Any, train: Digits, valid: Digits, seeds: Iterable[int] = range(300), epochs: int = 10,
     lr: Any = 1.0, batch_size: int = 256, shuffle: bool = True, init_std: Any = 0.01,
@@ -121,48 +120,52 @@ def fit_many(
     Raises TypeError or ValueError, naming it, for input that makes no sense: no seeds, two models
     alike, sequences of unequal length.
     """
-    train, valid, where = data_and_device(train, valid, device)
-    epochs, batch_size = whole_number("epochs", epochs), whole_number("batch_size", batch_size)
-    seeds, data_seed = _listed("seeds", seeds), whole_number("data_seed", data_seed, 0)
-    rates, stds = _per_model("lr", lr, seeds), _per_model("init_std", init_std, seeds, zero=True)
-    each = list(zip(seeds, rates, stds))
-    if len(set(each)) < len(each):
-        twice = next(model for model in each if each.count(model) > 1)
-        raise ValueError("two models are alike: seed {}, lr {}, init_std {}".format(*twice))
-    linears = linear_models(loss, train, seeds, stds, rates, where)
-    known = linears.loss
-    if known.reduction is None:
-        raise ValueError(
-            f"{known.name}: a batch's loss is not the mean of its examples' (class weights?), so "
-            "models cannot share a batch: train them one by one with fit"
+    with own_settings():
+        train, valid, where = data_and_device(train, valid, device)
+        epochs, batch_size = whole_number("epochs", epochs), whole_number("batch_size", batch_size)
+        seeds, data_seed = _listed("seeds", seeds), whole_number("data_seed", data_seed, 0)
+        rates, stds = (
+            _per_model("lr", lr, seeds),
+            _per_model("init_std", init_std, seeds, zero=True),
         )
-    s = len(seeds)
-    coords: dict[str, list[Any]] = dict(
-        loss=[known.name] * s, seed=seeds, data_seed=[data_seed] * s
-    )
-    coords |= dict(lr=rates, init_std=stds)
-    settings: dict[str, Any] = dict(loss=known.name, model="linear", epochs=epochs, seeds=seeds)
-    settings |= dict(lr=rates if len(set(rates)) > 1 else rates[0], batch_size=batch_size)
-    settings |= dict(shuffle=shuffle, init_std=stds if len(set(stds)) > 1 else stds[0])
-    record = make_record(settings | dict(data_seed=data_seed), where)
-    halve = known.difference is not None and len(train.classes) == 2
-    models = linears.halved() if halve else linears
-    workers = min(workers_for([known], where), -(-s // 25))  # a thread for every 25 models
-    parts = torch.arange(s).chunk(max(1, workers))
+        each = list(zip(seeds, rates, stds))
+        if len(set(each)) < len(each):
+            twice = next(model for model in each if each.count(model) > 1)
+            raise ValueError("two models are alike: seed {}, lr {}, init_std {}".format(*twice))
+        linears = linear_models(loss, train, seeds, stds, rates, where)
+        known = linears.loss
+        if known.reduction is None:
+            raise ValueError(
+                f"{known.name}: a batch's loss is not the mean of its examples' (class weights?), "
+                "so models cannot share a batch: train them one by one with fit"
+            )
+        s = len(seeds)
+        coords: dict[str, list[Any]] = dict(
+            loss=[known.name] * s, seed=seeds, data_seed=[data_seed] * s
+        )
+        coords |= dict(lr=rates, init_std=stds)
+        settings: dict[str, Any] = dict(loss=known.name, model="linear", epochs=epochs, seeds=seeds)
+        settings |= dict(lr=rates if len(set(rates)) > 1 else rates[0], batch_size=batch_size)
+        settings |= dict(shuffle=shuffle, init_std=stds if len(set(stds)) > 1 else stds[0])
+        record = make_record(settings | dict(data_seed=data_seed), where)
+        halve = known.difference is not None and len(train.classes) == 2
+        models = linears.halved() if halve else linears
+        workers = min(workers_for([known], where), -(-s // 25))  # a thread for every 25 models
+        parts = torch.arange(s).chunk(max(1, workers))
 
-    def train_part(rows: Tensor) -> Runs:
-        return train_models(
-            models[rows], train, valid, standard_metrics(models.loss), coords={}, record=record,
-            epochs=epochs, batch_size=batch_size, shuffle=shuffle, data_seed=data_seed,
-            progress=progress and bool(rows[0] == 0),
-        )  # fmt: skip
+        def train_part(rows: Tensor) -> Runs:
+            return train_models(
+                models[rows], train, valid, standard_metrics(models.loss), coords={}, record=record,
+                epochs=epochs, batch_size=batch_size, shuffle=shuffle, data_seed=data_seed,
+                progress=progress and bool(rows[0] == 0),
+            )  # fmt: skip
 
-    found = dict(in_threads([partial(train_part, rows) for rows in parts], workers))
-    runs = join_runs([found[k] for k in range(len(parts))])
-    trained = Linears.joined(runs.models)
-    runs.models = [linears.restored(trained) if halve else trained]
-    runs.coords, runs.seconds = coords, runs.seconds / len(parts)
-    return runs
+        found = dict(in_threads([partial(train_part, rows) for rows in parts], workers))
+        runs = join_runs([found[k] for k in range(len(parts))])
+        trained = Linears.joined(runs.models)
+        runs.models = [linears.restored(trained) if halve else trained]
+        runs.coords, runs.seconds = coords, runs.seconds / len(parts)
+        return runs
 
 # %% ../nbs/reference/04_ensemble.ipynb #1bfa0a5d
 CROWD = 100  # models side by side: fast, soon done, and the same whoever trains them
@@ -286,7 +289,6 @@ def _named(losses: Any, classes: int) -> list[Loss]:
     return known
 
 # %% ../nbs/reference/04_ensemble.ipynb #fc24ec18
-@own_settings()
 def compare(
     losses: Sequence[Any],
     train: Digits,
@@ -305,20 +307,20 @@ def compare(
     the record. keep: a folder, where each crowd of models is kept as it ends; called again with
     the same, `compare` trains what is missing. Raises ValueError where it was made otherwise.
     """
-    if "data_seed" in settings:
-        raise TypeError(f"data_seed: write orders=[{settings['data_seed']!r}]")
-    seeds = _once("seeds", _listed("seeds", seeds))
-    orders = _once("orders", _listed("orders", orders))
-    jobs = [
-        (loss, dict(seeds=crowd, data_seed=order))
-        for loss, order in itertools.product(_named(losses, len(train.classes)), orders)
-        for crowd in crowds(seeds, train, settings.get("epochs", 10))
-    ]
-    plan = dict(seeds=seeds, orders=orders)
-    return _train_crowds(jobs, train, valid, settings, progress, keep, plan)
+    with own_settings():
+        if "data_seed" in settings:
+            raise TypeError(f"data_seed: write orders=[{settings['data_seed']!r}]")
+        seeds = _once("seeds", _listed("seeds", seeds))
+        orders = _once("orders", _listed("orders", orders))
+        jobs = [
+            (loss, dict(seeds=crowd, data_seed=order))
+            for loss, order in itertools.product(_named(losses, len(train.classes)), orders)
+            for crowd in crowds(seeds, train, settings.get("epochs", 10))
+        ]
+        plan = dict(seeds=seeds, orders=orders)
+        return _train_crowds(jobs, train, valid, settings, progress, keep, plan)
 
 
-@own_settings()
 def sweep(
     losses: Sequence[Any],
     train: Digits,
@@ -333,22 +335,23 @@ def sweep(
 
     rates: the learning rates. Else as `compare`, under one order (`data_seed`) of the batches.
     """
-    if "lr" in settings:
-        raise TypeError(f"lr: write rates=[{settings['lr']!r}]")
-    if not hasattr(rates, "__iter__") or isinstance(rates, str) or _ndim(rates) == 0:
-        raise TypeError(f"rates={rates!r} must be a sequence: write rates=[{rates!r}]")
-    rates = _once("rates", [real_number("lr", rate) for rate in rates])
-    if not rates:
-        raise ValueError("rates is empty")
-    seeds = _once("seeds", _listed("seeds", seeds))
-    models = list(itertools.product(rates, seeds))
-    jobs = [
-        (loss, dict(seeds=[s for _, s in crowd], lr=[rate for rate, _ in crowd]))
-        for loss in _named(losses, len(train.classes))
-        for crowd in crowds(models, train, settings.get("epochs", 10))
-    ]
-    plan = dict(seeds=seeds, rates=rates)
-    return _train_crowds(jobs, train, valid, settings, progress, keep, plan)
+    with own_settings():
+        if "lr" in settings:
+            raise TypeError(f"lr: write rates=[{settings['lr']!r}]")
+        if not hasattr(rates, "__iter__") or isinstance(rates, str) or _ndim(rates) == 0:
+            raise TypeError(f"rates={rates!r} must be a sequence: write rates=[{rates!r}]")
+        rates = _once("rates", [real_number("lr", rate) for rate in rates])
+        if not rates:
+            raise ValueError("rates is empty")
+        seeds = _once("seeds", _listed("seeds", seeds))
+        models = list(itertools.product(rates, seeds))
+        jobs = [
+            (loss, dict(seeds=[s for _, s in crowd], lr=[rate for rate, _ in crowd]))
+            for loss in _named(losses, len(train.classes))
+            for crowd in crowds(models, train, settings.get("epochs", 10))
+        ]
+        plan = dict(seeds=seeds, rates=rates)
+        return _train_crowds(jobs, train, valid, settings, progress, keep, plan)
 
 # %% ../nbs/reference/04_ensemble.ipynb #a70ac261
 def _interval(summary: Summary, form: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .data import Digits
+from .data import Digits, seeded
 from .metrics import accuracy, binary_accuracy
 from .scores import Loss, class_logits
 from mnist_ce.training import (
@@ -63,7 +63,7 @@ def _loaders(train: Digits, valid: Digits, batch_size: int, shuffle: bool, data_
     from fastai.vision.all import DataLoaders, default_device
 
     batch_size = whole_number("batch_size", batch_size)
-    order = torch.Generator().manual_seed(data_seed) if shuffle else None
+    order = seeded(data_seed, "data_seed") if shuffle else None
     loaders = _dataloader(train, batch_size, order), _dataloader(valid, 1024)
     return DataLoaders(*loaders, device=default_device())
 

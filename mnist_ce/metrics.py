@@ -18,18 +18,8 @@ from torch import Tensor
 from .data import Digits, batches
 from .losses import cross_entropy_loss
 from .results import own_settings
-from mnist_ce.scores import (
-    Kind,
-    Loss,
-    as_kind,
-    as_loss,
-    check_batch,
-    class_logits,
-    guarded,
-    have_answers,
-    labels_of,
-    told,
-)
+from .scores import Kind, Loss, as_kind, as_loss, check_batch
+from .scores import class_logits, guarded, have_answers, labels_of, told
 
 # %% ../nbs/01_metrics.ipynb #90ae2888
 def binary_accuracy(preds: Tensor, targets: Tensor) -> Tensor:
@@ -162,9 +152,7 @@ class Whole:
     def compute(self) -> Tensor:
         scores, targets = torch.cat(self.scores, 1), torch.cat(self.labels).view(self.form)
         self.scores, self.labels = [], []
-        values = [
-            self.value(z, targets) if have_answers(z).all() else float("nan") for z in scores
-        ]
+        values = [self.value(z, targets) if have_answers(z).all() else float("nan") for z in scores]
         return torch.tensor(values, dtype=torch.double)
 
     def value(self, scores: Tensor, targets: Tensor) -> float:
@@ -176,7 +164,6 @@ class Whole:
             ) from error
 
 
-@own_settings()
 def as_metric(
     name: str, function: Any, columns: int, kind: Kind = "logits", device: Any = "cpu"
 ) -> Whole:
@@ -185,36 +172,37 @@ def as_metric(
     function: (scores [N, C], targets) -> a number. Raises TypeError for what is no function, and
     ValueError, with its own message, for one that accepts neither.
     """
-    if not callable(function) or isinstance(function, type):
-        raise TypeError(
-            f"the metric {name!r} must be a function of (preds, targets), got {function!r}"
-        )
-    labels = torch.arange(7, device=device) % max(columns, 2)
-    probe = copy.deepcopy(function)  # one that keeps count must not count these
-    signs = torch.nn.functional.one_hot(labels, max(columns, 2)).float() * 8 - 4
-    logits = signs[:, 1:2] if columns == 1 else signs
-    best, found, refusal = -1.0, None, None
-    for form in (-1,), (-1, 1):
-        metric = Whole(name, probe, form)
-        try:
-            right, wrong = (
-                metric.value(as_kind(z, kind), labels.view(form)) for z in (logits, -logits)
+    with own_settings():
+        if not callable(function) or isinstance(function, type):
+            raise TypeError(
+                f"the metric {name!r} must be a function of (preds, targets), got {function!r}"
             )
-        except ValueError as error:
-            refusal = error
-            continue
-        gap = abs(right - wrong) if right == right and wrong == wrong else 0.0
-        if gap > best:
-            best, found = gap, Whole(name, function, form)
-    if found is None:
-        raise refusal or ValueError(name)
-    if best < 1e-6:
-        warnings.warn(
-            f"the metric {name!r} gives right answers and wrong ones the same value: it is called "
-            f"with scores [N, {columns}] and targets [N] or [N, 1]",
-            stacklevel=3,
-        )
-    return found
+        labels = torch.arange(7, device=device) % max(columns, 2)
+        probe = copy.deepcopy(function)  # one that keeps count must not count these
+        signs = torch.nn.functional.one_hot(labels, max(columns, 2)).float() * 8 - 4
+        logits = signs[:, 1:2] if columns == 1 else signs
+        best, found, refusal = -1.0, None, None
+        for form in (-1,), (-1, 1):
+            metric = Whole(name, probe, form)
+            try:
+                right, wrong = (
+                    metric.value(as_kind(z, kind), labels.view(form)) for z in (logits, -logits)
+                )
+            except ValueError as error:
+                refusal = error
+                continue
+            gap = abs(right - wrong) if right == right and wrong == wrong else 0.0
+            if gap > best:
+                best, found = gap, Whole(name, function, form)
+        if found is None:
+            raise refusal or ValueError(name)
+        if best < 1e-6:
+            warnings.warn(
+                f"the metric {name!r} gives right answers and wrong ones the same value: it is "
+                f"called with scores [N, {columns}] and targets [N] or [N, 1]",
+                stacklevel=3,
+            )
+        return found
 
 # %% ../nbs/01_metrics.ipynb #eba88750
 def input_shape(model: Callable[[Tensor], Any], data: Digits) -> tuple[tuple[int, ...], Tensor]:

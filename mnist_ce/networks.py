@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .data import seeded
+
 # %% ../nbs/07_networks.ipynb #179411b9
 @torch.no_grad()
 def _seeded(model: nn.Module, generator: torch.Generator) -> nn.Module:
@@ -101,7 +103,7 @@ def recipe(name: str, columns: int, seed: int = 0) -> dict[str, Any]:
         raise ValueError(f"model {name!r} is none of {', '.join(MODELS)}")
     if name == "linear":
         return dict(lr=1.0 if columns <= 2 else 0.3, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     if name == "mlp":
         return dict(lr=0.01, seed=seed, model=mlp(columns, generator), optimizer=one_cycle)
     model = convnet(columns, generator)

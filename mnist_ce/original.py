@@ -110,7 +110,6 @@ def _as_it_was(loss: Callable[..., Tensor]) -> Loss:
     return Loss(partial(loss, reduction="none"), name=loss.__name__)
 
 # %% ../nbs/reference/05_original.ipynb #d140aa93
-@own_settings()
 def reproduce(
     name: str,
     seeds: Iterable[int] = range(300),
@@ -127,31 +126,34 @@ def reproduce(
     of the batches' means. keep: a folder, as of `compare`; as there, Ctrl-C leaves what was
     finished. Raises ValueError for an unknown name or no seeds.
     """
-    if name not in EXPERIMENTS:
-        raise ValueError(f"{name!r} is none of the experiments {', '.join(EXPERIMENTS)}")
-    experiment, seeds = EXPERIMENTS[name], [whole_number("seed", seed, 0) for seed in seeds]
-    if not seeds:
-        raise ValueError("seeds is empty")
-    train, valid, where = data_and_device(*mnist_sample(), device)
-    loss, lr, epochs = _as_it_was(experiment.loss), experiment.lr, len(experiment.accuracy)
-    settings = dict(experiment=name, loss=loss.name, lr=lr, seeds=seeds)
-    record = make_record(settings, where)
+    with own_settings():
+        if name not in EXPERIMENTS:
+            raise ValueError(f"{name!r} is none of the experiments {', '.join(EXPERIMENTS)}")
+        experiment, seeds = EXPERIMENTS[name], [whole_number("seed", seed, 0) for seed in seeds]
+        if not seeds:
+            raise ValueError("seeds is empty")
+        train, valid, where = data_and_device(*mnist_sample(), device)
+        loss, lr, epochs = _as_it_was(experiment.loss), experiment.lr, len(experiment.accuracy)
+        settings = dict(experiment=name, loss=loss.name, lr=lr, seeds=seeds)
+        record = make_record(settings, where)
 
-    def train_crowd(seeds: list[int]) -> Runs:
-        s = len(seeds)
-        models = Linears.drawn(loss, 784, experiment.columns, seeds, [1.0] * s, [lr] * s, where)
-        coords: dict[str, list[Any]] = dict(
-            loss=[loss.name] * s, seed=seeds, data_seed=[0] * s, lr=[lr] * s, init_std=[1.0] * s
-        )
-        metrics: Any = dict(reported=BatchMeans(_column_zero), true_accuracy=true_accuracy())
-        return train_models(
-            models, train, train, metrics, coords=coords, record=record, epochs=epochs,
-            batch_size=256, shuffle=False, progress=progress, pooled=False,
-        )  # fmt: skip
+        def train_crowd(seeds: list[int]) -> Runs:
+            s = len(seeds)
+            models = Linears.drawn(loss, 784, experiment.columns, seeds, [1.0] * s, [lr] * s, where)
+            coords: dict[str, list[Any]] = dict(
+                loss=[loss.name] * s, seed=seeds, data_seed=[0] * s, lr=[lr] * s, init_std=[1.0] * s
+            )
+            metrics: Any = dict(reported=BatchMeans(_column_zero), true_accuracy=true_accuracy())
+            return train_models(
+                models, train, train, metrics, coords=coords, record=record, epochs=epochs,
+                batch_size=256, shuffle=False, progress=progress, pooled=False,
+            )  # fmt: skip
 
-    tasks = {k: partial(train_crowd, crowd) for k, crowd in enumerate(crowds(seeds, train, epochs))}
-    protocol = settings | dict(device=where.type)
-    return joined(*finished(tasks, keep=keep, protocol=protocol), record)
+        tasks = {
+            k: partial(train_crowd, crowd) for k, crowd in enumerate(crowds(seeds, train, epochs))
+        }
+        protocol = settings | dict(device=where.type)
+        return joined(*finished(tasks, keep=keep, protocol=protocol), record)
 
 # %% ../nbs/reference/05_original.ipynb #c994f222
 def band(values: Tensor, share: float = 0.99) -> Tensor:
@@ -185,7 +187,6 @@ def negative_cross_entropy(preds: Tensor, targets: Tensor, reduction: str = "mea
     return values if reduction == "none" else values.mean()
 
 # %% ../nbs/reference/05_original.ipynb #da581fe5
-@own_settings()
 def factorial(
     seeds: Iterable[int] = range(100),
     epochs: int = 10,
@@ -201,41 +202,48 @@ def factorial(
     share of right answers, where weights that are not finite answer "a 7" to every image. keep: a
     folder, as of `compare`; as there, Ctrl-C leaves what was finished.
     """
-    formulas = (cross_entropy_loss, negative_cross_entropy), (log_of_softmax, log_probability)
-    train, test, where = data_and_device(*mnist_sample(), device)
-    seeds = list(seeds)
+    with own_settings():
+        formulas = (cross_entropy_loss, negative_cross_entropy), (log_of_softmax, log_probability)
+        train, test, where = data_and_device(*mnist_sample(), device)
+        seeds = list(seeds)
 
-    def train_setting(switches: tuple[int, ...]) -> Runs:
-        parts = []
-        _, _, lr, init_std, order = (values[on] for values, on in zip(FAULTS.values(), switches))
-        loss = _as_it_was(formulas[switches[0]][switches[1]])
-        runs = fit_many(loss, train, test, seeds, epochs, lr, shuffle=order == "shuffled",
-                        init_std=init_std, device=where, progress=False)  # fmt: skip
-        for on_train, data in enumerate((test, train)):
-            metrics: Any = dict(true=true_accuracy(), reported=BatchMeans(_column_zero))
-            found = measure(runs.models[0], data, metrics, batch_size=256)
-            all_sevens = (data.y == 0).double().mean().cpu()
-            true = torch.where(found["true"].isnan(), all_sevens, found["true"])
-            for column_zero, reported in enumerate((true, found["reported"])):
-                faults = (*switches, column_zero, on_train)
-                set_to = {name: values[on] for (name, values), on in zip(FAULTS.items(), faults)}
-                set_to["combination"] = "".join(map(str, faults))
-                coords = {name: [value] * len(seeds) for name, value in set_to.items()}
-                scores = dict(reported=reported.unsqueeze(0), true_accuracy=true.unsqueeze(0))
-                seconds = runs.seconds.sum(0, keepdim=True)
-                parts.append(Runs(scores, coords | dict(seed=seeds), runs.nonfinite, seconds, [],
-                                  train.classes))  # fmt: skip
-        return join_runs(parts)
+        def train_setting(switches: tuple[int, ...]) -> Runs:
+            parts = []
+            _, _, lr, init_std, order = (
+                values[on] for values, on in zip(FAULTS.values(), switches)
+            )
+            loss = _as_it_was(formulas[switches[0]][switches[1]])
+            runs = fit_many(loss, train, test, seeds, epochs, lr, shuffle=order == "shuffled",
+                            init_std=init_std, device=where, progress=False)  # fmt: skip
+            for on_train, data in enumerate((test, train)):
+                metrics: Any = dict(true=true_accuracy(), reported=BatchMeans(_column_zero))
+                found = measure(runs.models[0], data, metrics, batch_size=256)
+                all_sevens = (data.y == 0).double().mean().cpu()
+                true = torch.where(found["true"].isnan(), all_sevens, found["true"])
+                for column_zero, reported in enumerate((true, found["reported"])):
+                    faults = (*switches, column_zero, on_train)
+                    set_to = {
+                        name: values[on] for (name, values), on in zip(FAULTS.items(), faults)
+                    }
+                    set_to["combination"] = "".join(map(str, faults))
+                    coords = {name: [value] * len(seeds) for name, value in set_to.items()}
+                    scores = dict(reported=reported.unsqueeze(0), true_accuracy=true.unsqueeze(0))
+                    seconds = runs.seconds.sum(0, keepdim=True)
+                    coords["seed"] = seeds
+                    parts.append(
+                        Runs(scores, coords, runs.nonfinite, seconds, [], train.classes)
+                    )
+            return join_runs(parts)
 
-    settings = dict(study="factorial", seeds=seeds, epochs=epochs)
-    tasks = {
-        k: partial(train_setting, switches)
-        for k, switches in enumerate(itertools.product((0, 1), repeat=5))
-    }
-    with tqdm(total=len(tasks), unit="setting", leave=False, disable=not progress) as bar:
-        protocol = settings | dict(device=where.type)
-        done = finished(tasks, keep=keep, protocol=protocol, each=lambda runs: bar.update())
-    return joined(*done, make_record(settings, where))
+        settings = dict(study="factorial", seeds=seeds, epochs=epochs)
+        tasks = {
+            k: partial(train_setting, switches)
+            for k, switches in enumerate(itertools.product((0, 1), repeat=5))
+        }
+        with tqdm(total=len(tasks), unit="setting", leave=False, disable=not progress) as bar:
+            protocol = settings | dict(device=where.type)
+            done = finished(tasks, keep=keep, protocol=protocol, each=lambda runs: bar.update())
+        return joined(*done, make_record(settings, where))
 
 # %% ../nbs/reference/05_original.ipynb #8b22746d
 OUTCOMES = ("trains", "trains, unseen", "only seems to", "does not train", "freezes")

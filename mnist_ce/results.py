@@ -395,7 +395,6 @@ def _set_environment(was: dict[str, str]) -> None:
 
 _SETTINGS: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
     (torch.get_default_dtype, torch.set_default_dtype),
-    (torch.get_num_threads, torch.set_num_threads),
     (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
     (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
     (sys.getrecursionlimit, sys.setrecursionlimit),
@@ -638,10 +637,10 @@ class Runs:
 
     def _finite(self, x: Any) -> Tensor:
         logits = self.answers(x)
-        if logits.isnan().any():
+        if not logits.amax(-1).isfinite().all():
             raise ValueError(
-                "the logits are NaN: the images hold NaN, or the training of these runs went "
-                "non-finite"
+                "some logits have no finite largest: the images hold NaN, or the training of these "
+                "runs went non-finite"
             )
         return logits
 
@@ -662,7 +661,7 @@ class Runs:
         for block in self.models:
             scores = block.answers(data.x)
             largest, labels = scores.max(-1)
-            parts.append((labels == y.to(labels.device)) & ~largest.isnan())
+            parts.append((labels == y.to(labels.device)) & largest.isfinite())
         return torch.cat(parts)
 
     def frame(self) -> Any:

@@ -244,9 +244,9 @@ class Loss:
 
 # %% ../nbs/reference/02_scores.ipynb #c0515d18
 def told(error: BaseException) -> str:
-    """An error as one short line, even where its own text raises."""
+    """An error's first line, shortened, even where its own text raises."""
     try:
-        text = " ".join(str(error)[:1000].split())
+        text = next(iter(str(error)[:1000].strip().splitlines()), "")
     except Exception:  # its text is a stranger's function too
         text = "(its text cannot be shown)"
     return f"{type(error).__name__}: {text}"[:160]
@@ -501,7 +501,6 @@ def best_reading(
     return found
 
 # %% ../nbs/reference/02_scores.ipynb #fbd7334e
-@own_settings()
 def as_loss(loss: Any, classes: int, *, columns: int | None = None, device: Any = "cpu") -> Loss:
     """Anybody's loss as a `Loss`, found out by experiment on a few examples.
 
@@ -510,56 +509,57 @@ def as_loss(loss: Any, classes: int, *, columns: int | None = None, device: Any 
     Warns where the loss does not fall as the right answer's score rises. Raises TypeError for what
     is no function, ValueError, with what was tried, where no reading makes sense.
     """
-    if isinstance(loss, type):
-        raise TypeError(f"{loss.__name__} is a class: write {loss.__name__}(), with brackets")
-    if not callable(loss):
-        raise TypeError(f"the loss must be a function of (preds, targets), got {loss!r}")
-    if isinstance(loss, Loss):
-        if loss.columns == 1 and classes != 2:
+    with own_settings():
+        if isinstance(loss, type):
+            raise TypeError(f"{loss.__name__} is a class: write {loss.__name__}(), with brackets")
+        if not callable(loss):
+            raise TypeError(f"the loss must be a function of (preds, targets), got {loss!r}")
+        if isinstance(loss, Loss):
+            if loss.columns == 1 and classes != 2:
+                raise ValueError(
+                    f"{loss.name} scores one column, which tells 2 classes apart, not {classes}"
+                )
+            if columns is not None and columns != (loss.columns or classes):
+                raise ValueError(
+                    f"the model gives {columns} column{'s' * (columns > 1)}, {loss.name} takes "
+                    f"{loss.columns or classes} for {classes} classes"
+                )
+            return loss
+        name, tried = name_of(loss), {}  # type: str, dict[str, str]
+        on_cpu: Any = loss
+        if isinstance(loss, torch.nn.Module) and torch.device(device).type != "cpu":
+            on_cpu = copy.deepcopy(loss).cpu()  # a wrong form ends a process on a GPU
+        on_cpu = guarded(on_cpu)
+        found = best_reading(on_cpu, classes, columns, "cpu", tried)
+        if found is None and torch.device(device).type != "cpu":
+            found = best_reading(guarded(loss), classes, columns, device, tried)
+        if found is None:
+            if classes > 2 and columns in (None, 1) and best_reading(on_cpu, 2, 1):
+                raise ValueError(
+                    f"{name} scores one column, which tells 2 classes apart, not {classes}"
+                )
             raise ValueError(
-                f"{loss.name} scores one column, which tells 2 classes apart, not {classes}"
+                f"{name} can be read in no way for {classes} classes; tried\n{_told(tried)}"
             )
-        if columns is not None and columns != (loss.columns or classes):
-            raise ValueError(
-                f"the model gives {columns} column{'s' * (columns > 1)}, {loss.name} takes "
-                f"{loss.columns or classes} for {classes} classes"
+        doubts = []
+        if found.direction == "rises":
+            doubts.append(
+                f"{name} rises as the right answer's score rises: descent trains the wrong way "
+                "round. Is a minus missing?"
             )
-        return loss
-    name, tried = name_of(loss), {}  # type: str, dict[str, str]
-    on_cpu: Any = loss
-    if isinstance(loss, torch.nn.Module) and torch.device(device).type != "cpu":
-        on_cpu = copy.deepcopy(loss).cpu()  # a wrong form ends a process on a GPU
-    on_cpu = guarded(on_cpu)
-    found = best_reading(on_cpu, classes, columns, "cpu", tried)
-    if found is None and torch.device(device).type != "cpu":
-        found = best_reading(guarded(loss), classes, columns, device, tried)
-    if found is None:
-        if classes > 2 and columns in (None, 1) and best_reading(on_cpu, 2, 1):
-            raise ValueError(
-                f"{name} scores one column, which tells 2 classes apart, not {classes}"
+        elif found.dead:
+            doubts.append(
+                f"{name} gives no gradient for label{'s' * (len(found.dead) > 1)} "
+                f"{', '.join(map(str, found.dead[:9]))}: it cannot train on them"
             )
-        raise ValueError(
-            f"{name} can be read in no way for {classes} classes; tried\n{_told(tried)}"
-        )
-    doubts = []
-    if found.direction == "rises":
-        doubts.append(
-            f"{name} rises as the right answer's score rises: descent trains the wrong way "
-            "round. Is a minus missing?"
-        )
-    elif found.dead:
-        doubts.append(
-            f"{name} gives no gradient for label{'s' * (len(found.dead) > 1)} "
-            f"{', '.join(map(str, found.dead[:9]))}: it cannot train on them"
-        )
-    if found.reduction == "mixed":
-        doubts.append(
-            f"{name} mixes examples: one's loss depends on the others in the batch "
-            "(softmax over dim=0, a broadcast, or a ratio over the batch such as Dice?)"
-        )
-    for doubt in doubts:
-        _warn(doubt)
-    return replace(_loss_from(loss, name, found, device), doubts=tuple(doubts))
+        if found.reduction == "mixed":
+            doubts.append(
+                f"{name} mixes examples: one's loss depends on the others in the batch "
+                "(softmax over dim=0, a broadcast, or a ratio over the batch such as Dice?)"
+            )
+        for doubt in doubts:
+            _warn(doubt)
+        return replace(_loss_from(loss, name, found, device), doubts=tuple(doubts))
 
 
 def _told(tried: dict[str, str]) -> str:

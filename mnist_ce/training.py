@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .data import Digits, _check_pair, batches
+from .data import Digits, _check_pair, batches, seeded
 from .doctor import glance
 from .metrics import Metric, as_metric, input_shape, measure, standard_metrics
 from .model import Linears, Network, NonFinite
@@ -82,7 +82,7 @@ def train_models(
     over batches, as the original took them. kept: a `Kept`, of the state after each epoch. Ends
     where `this_thread.stop` is set.
     """
-    order, rows, seconds = torch.Generator().manual_seed(data_seed), [], []  # type: Any, list, list
+    order, rows, seconds = seeded(data_seed, "data_seed"), [], []  # type: Any, list, list
     nonfinite, steps = torch.full((len(models),), -1), 0
     stop: threading.Event | None = getattr(this_thread, "stop", None)
     past = kept.read(models, order) if kept else None
@@ -354,7 +354,6 @@ def _check_kind(loss: Loss, scores: Tensor) -> None:
         )
 
 # %% ../nbs/02_training.ipynb #5248df1d
-@own_settings()
 def fit(
     loss: Any, train: Digits, valid: Digits, epochs: int = 10, lr: Any = None,
     batch_size: int = 256, shuffle: bool = True, init_std: float = 0.01, seed: int = 0,
@@ -376,51 +375,52 @@ def fit(
     already, training goes on from it as if it had never stopped. Raises TypeError or ValueError,
     naming it, for input that makes no sense.
     """
-    train, valid, where = data_and_device(train, valid, device)
-    epochs, batch_size = whole_number("epochs", epochs), whole_number("batch_size", batch_size)
-    init_std = real_number("init_std", init_std, zero=True)
-    seed, data_seed = whole_number("seed", seed, 0), whole_number("data_seed", data_seed, 0)
-    if on_nonfinite not in ("raise", "record"):
-        raise ValueError(f"on_nonfinite={on_nonfinite!r} must be 'raise' or 'record'")
-    plain = model is None and optimizer is None
-    rate = real_number("lr", 1.0 if lr is None else lr) if plain or lr is not None else None
-    models: Any = None
-    if model is None:
-        models = linear_models(loss, train, [seed], [init_std], [rate or 1.0], where)
-    if not plain:
-        module = model if model is not None else models.as_module()
-        models = network_of(module, models.loss if model is None else loss, train, where)
-        steps = epochs * math.ceil(len(train) / batch_size)
-        models.optimizer, models.schedule = optimizer_of(optimizer, module, rate, steps)
-        rate = models.optimizer.param_groups[0]["lr"] if rate is None else rate
-    known, columns = models.loss, models.logits(train.x[:2]).shape[2]
-    own = _own_metrics(metrics, columns, known, where)
-    settings = dict(loss=known.name, model="linear" if model is None else type(model).__name__)
-    settings |= dict(epochs=epochs, lr=rate, batch_size=batch_size, shuffle=shuffle, seed=seed)
-    settings |= dict(data_seed=data_seed, init_std=init_std if model is None else None)
-    named = dict(optimizer=optimizer, augment=augment)
-    settings |= {key: name_of(given) for key, given in named.items() if given is not None}
-    coords = {key: [settings[key]] for key in ("loss", "seed", "data_seed", "lr", "init_std")}
-    plan = dict(epochs=epochs, batch_size=batch_size, shuffle=shuffle, data_seed=data_seed)
-    measured, kept = standard_metrics(known) | own, None
-    if resume is not None:
-        now = settings | dict(metrics=[*measured], on_nonfinite=on_nonfinite, columns=columns)
-        now |= dict(scores=known.scores, **_means(models, train, valid, where))
-        if getattr(models, "schedule", None) is None:
-            now.pop("epochs")  # more of them are the same training, gone on with
-        kept = Kept(resume, now, epochs)
-    cuda = [where] if where.type == "cuda" else []
-    with one_thread() if plain else torch.random.fork_rng(devices=cuda):
+    with own_settings():
+        train, valid, where = data_and_device(train, valid, device)
+        epochs, batch_size = whole_number("epochs", epochs), whole_number("batch_size", batch_size)
+        init_std = real_number("init_std", init_std, zero=True)
+        seed, data_seed = whole_number("seed", seed, 0), whole_number("data_seed", data_seed, 0)
+        if on_nonfinite not in ("raise", "record"):
+            raise ValueError(f"on_nonfinite={on_nonfinite!r} must be 'raise' or 'record'")
+        plain = model is None and optimizer is None
+        rate = real_number("lr", 1.0 if lr is None else lr) if plain or lr is not None else None
+        models: Any = None
+        if model is None:
+            models = linear_models(loss, train, [seed], [init_std], [rate or 1.0], where)
         if not plain:
-            torch.manual_seed(seed)  # what dropout draws from; the caller's state comes back
-        run = Run(train_models(
-            models, train, valid, measured, coords=coords, augment=augment,
-            record=make_record(settings, where), careful=on_nonfinite == "raise",
-            progress=progress, kept=kept, **plan,  # type: ignore
-        ))  # fmt: skip
-    if epochs > 2 and not known.doubts:  # sooner is too soon to tell
-        _warn_if_stuck(run, valid, rate)
-    return run
+            module = model if model is not None else models.as_module()
+            models = network_of(module, models.loss if model is None else loss, train, where)
+            steps = epochs * math.ceil(len(train) / batch_size)
+            models.optimizer, models.schedule = optimizer_of(optimizer, module, rate, steps)
+            rate = models.optimizer.param_groups[0]["lr"] if rate is None else rate
+        known, columns = models.loss, models.logits(train.x[:2]).shape[2]
+        own = _own_metrics(metrics, columns, known, where)
+        settings = dict(loss=known.name, model="linear" if model is None else type(model).__name__)
+        settings |= dict(epochs=epochs, lr=rate, batch_size=batch_size, shuffle=shuffle, seed=seed)
+        settings |= dict(data_seed=data_seed, init_std=init_std if model is None else None)
+        named = dict(optimizer=optimizer, augment=augment)
+        settings |= {key: name_of(given) for key, given in named.items() if given is not None}
+        coords = {key: [settings[key]] for key in ("loss", "seed", "data_seed", "lr", "init_std")}
+        plan = dict(epochs=epochs, batch_size=batch_size, shuffle=shuffle, data_seed=data_seed)
+        measured, kept = standard_metrics(known) | own, None
+        if resume is not None:
+            now = settings | dict(metrics=[*measured], on_nonfinite=on_nonfinite, columns=columns)
+            now |= dict(scores=known.scores, **_means(models, train, valid, where))
+            if getattr(models, "schedule", None) is None:
+                now.pop("epochs")  # more of them are the same training, gone on with
+            kept = Kept(resume, now, epochs)
+        cuda = [where] if where.type == "cuda" else []
+        with one_thread() if plain else torch.random.fork_rng(devices=cuda):
+            if not plain:
+                torch.manual_seed(seeded(seed).initial_seed())  # what dropout draws from; the caller's state comes back
+            run = Run(train_models(
+                models, train, valid, measured, coords=coords, augment=augment,
+                record=make_record(settings, where), careful=on_nonfinite == "raise",
+                progress=progress, kept=kept, **plan,  # type: ignore
+            ))  # fmt: skip
+        if epochs > 2 and not known.doubts:  # sooner is too soon to tell
+            _warn_if_stuck(run, valid, rate)
+        return run
 
 
 def _warn_if_stuck(run: Run, valid: Digits, rate: Any) -> None:

@@ -13,6 +13,7 @@ from PIL import Image, ImageFile
 
 from mnist_ce.data import Digits, _read_bundle, mnist_sample
 
+pytest.importorskip("pandas", reason="pandas is a development tool")
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 if not BENCHMARKS.is_dir():
     pytest.skip("the experiments are not in the package", allow_module_level=True)
@@ -22,7 +23,6 @@ try:
 finally:
     sys.path.remove(str(BENCHMARKS))
 
-pytest.importorskip("pandas", reason="pandas is a development tool")
 POSIX = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
 
 
