@@ -226,10 +226,11 @@ def factorial(
                         name: values[on] for (name, values), on in zip(FAULTS.items(), faults)
                     }
                     set_to["combination"] = "".join(map(str, faults))
+                    coords: dict[str, Any]
                     coords = {name: [value] * len(seeds) for name, value in set_to.items()}
+                    coords["seed"] = seeds
                     scores = dict(reported=reported.unsqueeze(0), true_accuracy=true.unsqueeze(0))
                     seconds = runs.seconds.sum(0, keepdim=True)
-                    coords["seed"] = seeds
                     parts.append(
                         Runs(scores, coords, runs.nonfinite, seconds, [], train.classes)
                     )

@@ -501,6 +501,10 @@ def test_the_revision_is_that_of_the_clone(tmp_path, monkeypatch):
     git("commit", "-qm", "all")
     git("tag", "-a", "v1", "-m", "v1")
     assert revision() == git("rev-parse", "HEAD") != ""
+    index = tmp_path / ".git" / "index"
+    os.utime(folder / "results.py", (0, 0))
+    before = index.stat()
+    assert revision() == git("rev-parse", "HEAD") and index.stat() == before, "a lock could stay behind"
     (folder / "results.py").write_text("2")
     assert revision() == git("rev-parse", "HEAD") + "-dirty"
     git("commit", "-qam", "more")
