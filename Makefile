@@ -5,6 +5,7 @@
 # make bench  time the package against the original's loop, bare products, busy neighbors, and
 #             PyTorch's MNIST example; make bench-peers: against JAX, and
 #             the doctor against other tools
+# make torture   damaged files, kills, full disks, hostile functions, many times over
 # make mutants   break the library on purpose, and see which of its tests notice
 PYTHON ?= python3
 # Threads of torch's that spin while they wait are several times slower beside a busy program.
@@ -16,7 +17,7 @@ CPU_PINS = $(shell sed -nE 's/^(torch|torchvision)==([0-9.]+).*/\1==\2+cpu/p' $(
 PINS := uv pip compile setup.py --universal --python-version 3.10 --upgrade --no-annotate \
 	--custom-compile-command "make pins"
 
-.PHONY: run test test-lowest bench bench-peers bench-tests mutants notebooks readme bundle pins clean
+.PHONY: run test test-lowest bench bench-peers bench-tests torture mutants notebooks readme bundle pins clean
 
 run: .venv/core
 	$(BIN)/mnist-ce compare
@@ -46,6 +47,9 @@ bench-peers: .venv/dev .venv-peers/core
 
 bench-tests: .venv/dev
 	$(BIN)/python benchmarks/busy.py tests
+
+torture: .venv/dev
+	$(BIN)/python benchmarks/torture.py
 
 # Break the library on purpose, a change at a time, and see which of its tests notice.
 mutants: .venv/dev .venv/mutmut

@@ -5,14 +5,16 @@ each in a process of its own: what does not end in a report, or in a documented 
 """
 
 import json
+import os
+import random
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch  # for its threads, before anything else is imported
-
+KINDS = "tried clear silent wrong hang lost".split()
+ROOT = Path(__file__).parent.parent
 GOOD = "F.cross_entropy(p, y)"
 BODIES = {
     # what it raises
@@ -176,6 +178,11 @@ open(out, "w").write(json.dumps(said))
 """
 
 
+def counts() -> dict[str, int]:
+    """No tries of any kind."""
+    return dict.fromkeys(KINDS, 0)
+
+
 def source(name: str) -> str:
     """The module that holds the function, as `loss`."""
     if name in WHOLE:
@@ -192,7 +199,8 @@ def told(name: str, seconds: float = 60) -> dict[str, Any] | str:
         try:
             done = subprocess.run(
                 [sys.executable, "-c", code, str(answer)], cwd=folder, timeout=seconds,
-                stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+                env=dict(os.environ, PYTHONPATH=str(ROOT)),
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             return f"hangs: {seconds} s"
@@ -203,6 +211,61 @@ def told(name: str, seconds: float = 60) -> dict[str, Any] | str:
         finally:
             answer.unlink(missing_ok=True)
 
+
+def judged(name: str) -> tuple[str, str]:
+    """The kind of answer to one function, and what it was."""
+    found = told(name)
+    if isinstance(found, str):
+        return "hang" if found.startswith("hangs") else "wrong", found
+    slow = [key for key in found if key.endswith(" s") and found[key] > 25]
+    if slow:
+        return "hang", str(found)
+    return "clear" if found["put back"] else "wrong", str(found)
+
+
+def functions(count: int = len(BODIES), seed: int = 0, said: list[str] | None = None) -> dict[str, int]:
+    """examine and as_loss of `count` of the functions: a report or a documented error for each.
+
+    Hang: over 25 s, what examine may take. Wrong: another exception, the end of the process, a
+    setting or a random state that is not as it was.
+    """
+    result = counts()
+    for name in random.Random(seed).sample(list(BODIES), min(count, len(BODIES))):
+        kind, found = judged(name)
+        result["tried"] += 1
+        result[kind] += 1
+        if said is not None and kind != "clear":
+            said.append(f"{name}: {found}")
+    return result
+
+
+def ends(count: int = len(ENDS), seed: int = 0, said: list[str] | None = None) -> dict[str, int]:
+    """`mnist-ce doctor` with a loss that ends its process: one line, and exit code 1."""
+    result = counts()
+    for name in random.Random(seed).sample(list(ENDS), min(count, len(ENDS))):
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "hostile.py").write_text(source(name))
+            command = [sys.executable, "-m", "mnist_ce", "doctor", "hostile:loss", "--seconds", "15"]
+            try:
+                done = subprocess.run(
+                    command, cwd=folder, timeout=40, capture_output=True, text=True,
+                    env=dict(os.environ, PYTHONPATH=str(ROOT)),
+                )  # fmt: skip
+            except subprocess.TimeoutExpired:
+                kind, text = "hang", name
+            else:
+                text = done.stdout + done.stderr
+                line = "Error: your code left the doctor without a report: "
+                good = done.returncode == 1 and text.startswith(line) and text.count("\n") == 1
+                kind = "clear" if good else "wrong"
+        result["tried"] += 1
+        result[kind] += 1
+        if said is not None and kind != "clear":
+            said.append(f"{name}: {text}")
+    return result
+
+
+EXPERIMENTS = dict(functions=functions, ends=ends)
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or BODIES:
