@@ -6,6 +6,7 @@
 #             PyTorch's MNIST example; make bench-peers: against JAX, and
 #             the doctor against other tools
 # make torture   damaged files, kills, full disks, hostile functions, many times over
+# make audit   write the bill of materials, look up known vulnerabilities of the pins
 # make mutants   break the library on purpose, and see which of its tests notice
 PYTHON ?= python3
 # Threads of torch's that spin while they wait are several times slower beside a busy program.
@@ -17,7 +18,7 @@ CPU_PINS = $(shell sed -nE 's/^(torch|torchvision)==([0-9.]+).*/\1==\2+cpu/p' $(
 PINS := uv pip compile setup.py --universal --python-version 3.10 --upgrade --no-annotate \
 	--custom-compile-command "make pins"
 
-.PHONY: run test test-lowest bench bench-peers bench-tests torture mutants notebooks readme bundle pins clean
+.PHONY: run test test-lowest bench bench-peers bench-tests torture audit mutants notebooks readme bundle pins clean
 
 run: .venv/core
 	$(BIN)/mnist-ce compare
@@ -75,6 +76,13 @@ pins:
 	$(PINS) --constraint constraints/dev.txt -o constraints/core.txt
 	$(PINS) --resolution lowest-direct -o constraints/lowest.txt
 
+# What the package brings along: a bill of materials of the pins, and known holes in them, which
+# needs pypi.org.
+audit: .venv-audit/core
+	.venv-audit/bin/cyclonedx-py requirements constraints/core.txt --output-reproducible \
+		--output-file constraints/sbom.json
+	.venv-audit/bin/pip-audit --no-deps --disable-pip --requirement constraints/core.txt
+
 define NEW_VENV
 @$(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
 	{ echo "$(PYTHON) is not Python 3.10 or newer with venv and ensurepip: install them" \
@@ -114,5 +122,10 @@ endef
 		--constraint constraints/core.txt
 	touch $@
 
+.venv-audit/core: constraints/core.txt
+	$(NEW_VENV)
+	.venv-audit/bin/python -m pip install pip-audit cyclonedx-bom
+	touch $@
+
 clean:
-	rm -rf .venv .venv-lowest .venv-peers build dist runs .mutants *.egg-info
+	rm -rf .venv .venv-lowest .venv-peers .venv-audit build dist runs .mutants *.egg-info

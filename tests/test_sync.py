@@ -105,3 +105,9 @@ def test_the_readme_is_rendered_from_the_index():
     assert (ROOT / "README.md").read_text() == text, "run make readme"
     for name, data in figures.items():
         assert (ROOT / name).read_bytes() == data, f"{name}: run make readme"
+
+
+def test_the_bill_of_materials_names_every_pin():
+    pins = re.findall(r"^([\w.-]+)==([\w.+]+)", (ROOT / "constraints/core.txt").read_text(), re.M)
+    parts = json.loads((ROOT / "constraints/sbom.json").read_text())["components"]
+    assert sorted(pins) == sorted((part["name"], part["version"]) for part in parts)
