@@ -244,9 +244,9 @@ class Loss:
 
 # %% ../nbs/reference/02_scores.ipynb #c0515d18
 def told(error: BaseException) -> str:
-    """An error's first line, shortened, even where its own text raises."""
+    """An error as one short line, even where its own text raises."""
     try:
-        text = next(iter(str(error)[:1000].strip().splitlines()), "")
+        text = " ".join(str(error)[:1000].split())
     except Exception:  # its text is a stranger's function too
         text = "(its text cannot be shown)"
     return f"{type(error).__name__}: {text}"[:160]

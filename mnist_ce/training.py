@@ -412,7 +412,8 @@ def fit(
         cuda = [where] if where.type == "cuda" else []
         with one_thread() if plain else torch.random.fork_rng(devices=cuda):
             if not plain:
-                torch.manual_seed(seeded(seed).initial_seed())  # what dropout draws from; the caller's state comes back
+                # What dropout draws from; the caller's state comes back.
+                torch.manual_seed(seeded(seed).initial_seed())
             run = Run(train_models(
                 models, train, valid, measured, coords=coords, augment=augment,
                 record=make_record(settings, where), careful=on_nonfinite == "raise",

@@ -483,7 +483,7 @@ class Kept:
 # %% ../nbs/reference/07_watching.ipynb #e0b8d471
 @contextlib.contextmanager
 def undisturbed(*things: Any) -> Iterator[None]:
-    """What a stranger's function draws, prints, warns of, sets or changes in `things` is put back."""
+    """What a stranger's function draws, prints, sets or changes in `things` is put back."""
     kept = Kept(*things)
     of_numpy, of_python = np.random.get_state(), random.getstate()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []

@@ -126,7 +126,7 @@ def test_a_model_that_takes_no_images_is_told_each_way_that_was_tried(sample):
         evaluate(cross_entropy_loss, wants_colors, sample[1])
     assert str(refused.value).splitlines() == [
         "the model must give [n, 1] or [n, 2]: 2 columns are needed for classes (7, 3)",
-        "  for images [5, 784] it raises RuntimeError: wants 3 channels",
+        "  for images [5, 784] it raises RuntimeError: wants 3 channels and more",
         "  for images [5, 1, 28, 28] it returns a tuple: let it return the scores alone",
         "  for images [5, 28, 28] it gives [5, 28, 28]",
     ]
