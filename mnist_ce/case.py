@@ -30,6 +30,7 @@ from mnist_ce.scores import (
     best_reading,
     guarded,
     name_of,
+    readings,
     told,
 )
 from mnist_ce.watching import (
@@ -605,6 +606,9 @@ class Case:
             try:
                 out = self.model(x.clone())
             except Exception as error:  # whatever a stranger's model raises
+                if self.seen is not None and self.seen.of(Backward):
+                    why = f"the model cannot be called with its inputs alone: {told(error)}"
+                    raise Unseen(why) from error  # the user's own loop calls it rightly
                 raise Misfit(error, x) from error
             forwards = seen.of(Forward)
             layers = forwards[-1].layers if forwards else []
@@ -689,6 +693,8 @@ class Case:
     def loss(self) -> Callable[[Tensor, Tensor], Any]:
         """The loss as a function of scores [n, C] and targets, the step's own if it can be read."""
         loss = self.in_step or self.get("loss")
+        if loss is None and self.error is not None:
+            raise Unseen(f"step(xb, yb) raises {told(self.error)}")
         if loss is None:
             raise Unseen("the step's loss cannot be read: pass loss=")
         flat = self.scored and self.trace[0].ndim == 1
@@ -732,7 +738,7 @@ class Case:
         inside = labels is not None and int(labels.max()) < classes
         if self.as_given is not None and inside:
             mine = on_copies(self.as_given)
-            given = best_reading(mine, classes, self.columns, tried=self.tried)
+            given = self._likeliest(mine, classes)
             if given is not None and self.signed and (given.columns == 1):
                 far = mine(torch.tensor([[-30.0], [30.0]]), torch.tensor([0, 1]))
                 if far.mean() < -1:  # it was meant for 0 and 1: a loss is not below 0
@@ -743,7 +749,7 @@ class Case:
                     return subject
             else:
                 given = None
-        reading = best_reading(call, classes, self.columns, tried=self.tried)
+        reading = self._likeliest(call, classes)
         self.misread = (
             self.as_given is not None
             and reading is not None
@@ -768,6 +774,16 @@ class Case:
 
     misread = False
     misfit = False
+
+    def _likeliest(self, call: Callable[..., Any], classes: int) -> Reading | None:
+        """The best reading; where the model gives probabilities and the loss suits them, that."""
+        found = best_reading(call, classes, self.columns, tried=self.tried)
+        if found is None or not found.rank() or not self.scored:
+            return found
+        if self.ending not in ("softmax", "sigmoid"):
+            return found
+        fit = (r for r in readings(call, classes, self.columns) if r.kind == "probabilities")
+        return next((reading for reading in fit if reading.rank() == 0), found)
 
     @property
     def _accepted(self) -> bool:

@@ -665,14 +665,21 @@ def _doctor(
 ) -> None:
     """Why does it not train? Examine TARGET: a script, or a loss as module:function.
 
-    A script runs as it is, with ARGUMENTS, in a process of its own, and is stopped after a few
-    steps. Everything else is given as module:name. Ends with exit code 1 if a check fails.
+    A script runs as it is, with ARGUMENTS (after -- where one is named like an option of ours),
+    in a process of its own, and is stopped after a few steps. Everything else is given as
+    module:name. Ends with exit code 1 if a check fails.
     """  # fmt: skip
     with _telling():
         if target is not None and target.endswith(".py"):
             if not Path(target).is_file():
                 raise click.UsageError(f"{target}: there is no such script")
-            report = examine_script(target, *arguments, seconds=seconds)
+            useless = [f"--{name}" for name, value in names.items() if value and name != "metric"]
+            if useless:
+                raise click.UsageError(f"a script brings its own: leave out {', '.join(useless)}")
+            metric = names["metric"] or ""
+            report = examine_script(target, *arguments, seconds=seconds, metric=metric)
+        elif target is not None and Path(target).exists():
+            raise click.UsageError(f"{target} is no script: name a .py file, or module:function")
         elif arguments:
             raise click.UsageError(f"{' '.join(arguments)}: only a script takes arguments")
         elif answer is None:

@@ -15,9 +15,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -43,7 +46,7 @@ no-gradient loss-mixes-rows softmax-twice not-finite bounded-scores dead-class h
 not-optimised gradients-accumulate weights-do-not-move wrong-mode exploding constant-init dead-units
 input-ignored affine large-init vanishing leak sorted imbalance labels-apart augmentation
 split-differs input-scale weight-decay lr-large lr-small sum-for-mean metric-wrong metric-batches
-metric-hides-nan
+metric-hides-nan raises
 """.split()
 EXPERIMENTS: list[Experiment] = sorted(
     COLUMNS + OF_LOSS + OF_MATCH + OF_METRIC + OF_MODEL + OF_DATA + OF_STEP,
@@ -97,7 +100,8 @@ def _made(experiment: Experiment, case: Case) -> Finding | None:
     with undisturbed():
         torch.default_generator.manual_seed(0)  # the same report each time
         try:
-            return experiment.run(case)
+            with _within(max(2, case.end - time.monotonic() + 2)):
+                return experiment.run(case)
         except Proved as proof:
             return proof.finding
         except Misfit:
@@ -108,6 +112,26 @@ def _made(experiment: Experiment, case: Case) -> Finding | None:
             raise
         except BaseException as error:  # whatever a stranger's code raises, sys.exit too
             return Finding("skip", f"this experiment failed: {told(error)}")
+
+
+@contextlib.contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """A TimeoutError after so long, where signals reach: in the main thread, not on Windows."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise TimeoutError(f"no answer after {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _led_back(checks: list[tuple[Experiment, Check]]) -> list[tuple[Experiment, Check]]:
@@ -246,18 +270,21 @@ _AT_A_GLANCE = (
 )
 
 # %% ../nbs/reference/15_doctor.ipynb #23f3b7b2
-def examine_script(path: str | Path, *arguments: str, seconds: float = 60) -> Report:
+def examine_script(
+    path: str | Path, *arguments: str, seconds: float = 60, metric: str = ""
+) -> Report:
     """Run a training script as it is, in a process of its own, stop it early and examine it.
 
     path: the script. arguments: those that it takes. seconds: at most, without the examination.
-    Raises FileNotFoundError, and ValueError, with the end of what it printed, where it trains
+    metric: one of yours, as "module:function", to be examined too. It is stopped where it first
+    saves a model with torch.save; other files are written as the script would. Raises FileNotFoundError, and ValueError, with the end of what it printed, where it trains
     nothing.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such script")
     code = "from mnist_ce.doctor import _run_watched; _run_watched()"
-    report, _, how = report_apart(["-c", code], [str(seconds), str(path), *arguments])
+    report, _, how = report_apart(["-c", code], [str(seconds), metric, str(path), *arguments])
     if report is None:
         raise ValueError(f"{path}: no training was seen in it. It ended with {how}")
     return report
@@ -298,8 +325,8 @@ def write_report(report: Report, answer: Path) -> None:
 
 
 def _run_watched() -> None:
-    """In the child: run sys.argv[3:] as a script, and examine it when enough was seen."""
-    answer, seconds, script, *arguments = sys.argv[1:]
+    """In the child: run sys.argv[4:] as a script, and examine it when enough was seen."""
+    answer, seconds, metric, script, *arguments = sys.argv[1:]
     sys.argv = [script, *arguments]
     sys.path[0] = str(Path(script).resolve().parent)
     began = time.monotonic()
@@ -310,9 +337,11 @@ def _run_watched() -> None:
                 return
             seen.off, seen._tape.on = True, False
             if seen.of(Forward) or seen.of(Backward):
-                write_report(examine(seen), Path(answer))
+                function = resolve_name(metric) if metric else None
+                write_report(examine(seen, function), Path(answer))
             else:
-                print("no module was called and nothing sent backward", file=sys.stderr)
+                spent = f"in {time.monotonic() - began:.0f} s (--seconds {seconds})"
+                print(f"no module was called and nothing sent backward {spent}", file=sys.stderr)
             sys.stdout.flush(), sys.stderr.flush()
             os._exit(0)
 
@@ -321,7 +350,14 @@ def _run_watched() -> None:
             if seen.full and (validated or time.monotonic() - began > min(15, float(seconds))):
                 finish()
 
-        seen.ready = ready
+        save = torch.save
+
+        def keep(*given: Any, **named: Any) -> None:
+            if seen.of(Backward):  # a model of a few steps must not replace one that was trained
+                finish()
+            save(*given, **named)
+
+        seen.ready, torch.save = ready, keep
         if hasattr(signal, "SIGALRM"):
             signal.signal(signal.SIGALRM, finish)
             signal.setitimer(signal.ITIMER_REAL, float(seconds))
@@ -329,6 +365,7 @@ def _run_watched() -> None:
             runpy.run_path(script, run_name="__main__")
         except BaseException as error:  # it is examined all the same
             print(told(error), file=sys.stderr)
+            seen.error = error if isinstance(error, Exception) else None
             if not (seen.of(Forward) or seen.of(Backward)):
                 raise
         finish()

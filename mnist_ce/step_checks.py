@@ -75,6 +75,9 @@ def _not_optimised(case: Case) -> Finding | None:
     others = len(held - set(own))
     several = case.seen is not None and len(case.seen.optimizers) > 1
     fix = "build the optimizer from model.parameters(), after the model is complete"
+    if held & set(own) and not any(p.requires_grad for p in held_by(optimizer)):
+        why = f"all {len(held)} parameters that the optimizer holds are frozen"
+        return Finding("fail", f"{why}: requires_grad is False", fix)
     if not held & set(own):
         return Finding("fail", f"the optimizer holds {others} parameters, none of the model's", fix)
     if several:
@@ -96,6 +99,8 @@ def _still(case: Case) -> Finding | None:
     backs, updates = seen.of(Backward), seen.of(Update)
     calls = "the loop" if case.watched else "step(xb, yb)"
     if not backs:
+        if seen.error is not None:
+            raise Unseen("see raises")
         if seen.of(Forward):
             return Finding(
                 "fail", f"{calls} calls the model, and never backward", "loss.backward()"
@@ -112,6 +117,10 @@ def _still(case: Case) -> Finding | None:
         why = f"backward ran {len(backs)} times, no optimizer stepped, and no weight changed"
         return Finding("fail", why, "optimizer.step() after loss.backward()")
     if all(u.empty for u in updates):
+        held = [p for u in updates for p in held_by(u.optimizer)]
+        if not any(p.requires_grad for p in held):
+            why = "all parameters that the optimizer holds are frozen: requires_grad is False"
+            return Finding("fail", why, "hand it the parameters that are to be trained")
         why = f"{len(updates)} times backward gave {reached} parameters a gradient, the optimizer "
         fix = "zero_grad(), then backward(), then step()"
         return Finding("fail", f"{why}found none: it was cleared between backward and step", fix)
@@ -125,6 +134,13 @@ def _still(case: Case) -> Finding | None:
         "look for weights that are loaded, copied or made anew in each "
         "step, and for gradients clipped to nothing",
     )
+
+
+def _raises(case: Case) -> Finding | None:
+    error = case.watched.error if case.watched is not None else None
+    if error is None:
+        return None
+    return Finding("fail", f"the training ended with {told(error)}")
 
 
 def _accumulates(case: Case) -> Finding | None:
@@ -149,7 +165,7 @@ def _accumulates(case: Case) -> Finding | None:
 
 
 def _mode(case: Case) -> Finding | None:
-    model, fix = case.model, "model.train() before training, model.eval() before validation"
+    model, fix = case.model, "model.train() at the start of every epoch, eval() before validation"
     if not isinstance(model, nn.Module) or not moody(model):
         return None
     kinds = ", ".join(dict.fromkeys(type(part).__name__ for part in moody(model)))
@@ -380,7 +396,9 @@ def _too_large(case: Case) -> Finding | None:
     enough = (0.5 if thrown else 0.9) * min(bar, end if end == end else bar)
     smaller = (0.1, 0.01, 0.001, 0.0001)
     best = min(smaller, key=lambda factor: _end(case, factor))
-    for factor, steps in (best, 20), (best, 80):
+    calm = [factor for factor in smaller if max(_at(case, factor)) < 1.5 * start]
+    calmest = min(calm or smaller, key=lambda factor: _end(case, factor))
+    for factor, steps in (best, 20), (best, 80), (calmest, 80):
         other = _at(case, factor, steps)
         if len(other) > 4 and other[-1] < enough:
             milder = _at(case, factor / 10, 80)
@@ -500,6 +518,8 @@ def _penalty(case: Case) -> Finding | None:
 
 # %% ../nbs/reference/13_step_checks.ipynb #098aefc3
 OF_STEP = [
+    Experiment("raises", "it runs through", "run", _raises,
+               "run it by itself: the last line of its traceback in your own file is the place"),
     Experiment("no-gradient", "backward arrives", "run", _cut, "",
                "weights-do-not-move lr-small lr-large gradients-accumulate"),
     Experiment("not-optimised", "the optimizer holds the model", "model optimizer", _not_optimised,

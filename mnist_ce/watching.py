@@ -24,6 +24,7 @@ from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
+from torch.nn.parameter import UninitializedParameter
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import dataloader
@@ -145,6 +146,7 @@ class Seen:
         self.valid_loaders: list[Any] = []
         self.start: list[Kept] = []  # models and optimizers as they were when first seen
         self.off = False
+        self.error: Exception | None = None  # what the loop ended with
         self.ready: Callable[[], None] = lambda: None  # called at each update, once it is full
         self.calls: list[Call] = []
         self.grad = torch.autograd.grad
@@ -224,7 +226,9 @@ class Seen:
         if grad and list(module.parameters()):
             self._last = id(module), module.training
         frozen = any(not part.training for part in moody(module))
-        parts = module.training, frozen, grad, first_tensor(args), tensor, batch, self._layers
+        several = sum(isinstance(part, Tensor) for part in args) > 1
+        x = None if several else first_tensor(args)
+        parts = module.training, frozen, grad, x, tensor, batch, self._layers
         alike = sum((f.training, f.grad) == (module.training, grad) for f in self.of(Forward))
         if alike < (200 if not self.full else 1 if grad else 3):
             if self.full and grad:
@@ -294,7 +298,8 @@ class Seen:
 
     def _note(self, weights: Any) -> None:
         if not self.full:
-            self._weights.update({id(p): p for p in weights if p.requires_grad})
+            known = (p for p in weights if not isinstance(p, UninitializedParameter))
+            self._weights.update({id(p): p for p in known if p.requires_grad})
 
 # %% ../nbs/reference/07_watching.ipynb #d27a0a23
 @contextlib.contextmanager
@@ -303,7 +308,10 @@ def watch(steps: int = 8) -> Iterator[Seen]:
 
     steps: after so many updates no more tensors are kept, only in which modes the model is called.
     Nothing is changed, printed or stopped. The loop may be anybody's: a step by hand, a class.
+    Raises ValueError for steps below 1.
     """
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"watch: steps={steps!r} must be an int of at least 1")
     seen = Seen(steps)
     iterators: dict[int, Any] = {}
     make, backward, grad = (
@@ -340,6 +348,9 @@ def watch(steps: int = 8) -> Iterator[Seen]:
             seen._tape,
         ):
             yield seen
+    except Exception as error:
+        seen.error = seen.error or error
+        raise
     finally:
         seen.off = True
         for hook in hooks:
@@ -395,6 +406,8 @@ class Kept:
         if depth < 0 or isinstance(value, plain) or id(value) in self.known:
             return
         self.known[id(value)] = value  # kept alive, so that no other takes its id
+        if isinstance(value, UninitializedParameter):
+            return  # a lazy layer's: there is nothing yet
         if isinstance(value, Tensor):
             self._keep_tensor(value)
         elif isinstance(value, np.ndarray):

@@ -1,7 +1,9 @@
 """Whatever is handed to the doctor: one clear line, no wait without end, nothing left changed."""
 
+import functools
 import itertools
 import random
+import signal
 import time
 
 import numpy as np
@@ -13,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from mnist_ce import doctor
 from mnist_ce.case import Case
-from mnist_ce.doctor import EXPERIMENTS, examine
+from mnist_ce.doctor import EXPERIMENTS, examine, watch
 
 N = 240
 GENERATOR = torch.Generator().manual_seed(0)
@@ -520,3 +522,97 @@ def test_a_sound_program_of_another_shape_has_no_fault(name):
 def test_every_experiment_has_an_id_and_can_be_made_alone():
     report = examine(F.cross_entropy, lambda z, y: 0.5)
     assert {check.cause for check in report} == {e.cause for e in EXPERIMENTS}
+
+
+def test_a_step_that_never_returns_is_left(monkeypatch):
+    model = nn.Linear(6, 3)
+
+    def step(xb, yb):
+        while True:
+            model(xb)
+
+    monkeypatch.setattr(doctor, "Case", functools.partial(Case, 1.0))
+    start = time.monotonic()
+    report = examine(step=step, model=model, train=(torch.randn(40, 6), torch.arange(40) % 3))
+    assert time.monotonic() - start < 20 and not report.failed
+    assert any("TimeoutError: no answer after" in check.why for check in report.skipped)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_the_error_that_a_loop_ends_with_is_told():
+    model = nn.Linear(5, 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with pytest.raises(IndexError), watch() as seen:
+        loss = F.cross_entropy(model(torch.randn(8, 5)), torch.full((8,), 2))
+        loss.backward()
+        optimizer.step()
+    report = examine(seen)
+    assert report.causes == ["raises"]
+    assert report.failed[0].why == "the training ended with IndexError: Target 2 is out of bounds."
+
+
+def test_an_optimizer_of_frozen_parameters_alone():
+    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))
+    model[0].requires_grad_(False)
+    optimizer = torch.optim.SGD(model[0].parameters(), lr=0.1)
+    report = examine(F.cross_entropy, model=model, optimizer=optimizer)
+    assert report.causes == ["not-optimised"]
+    assert report.failed[0].why.startswith("all 2 parameters that the optimizer holds are frozen")
+
+
+def test_a_model_of_two_inputs_is_no_fault():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(12, 3)
+
+        def forward(self, a, b):
+            return self.layer(torch.cat([a, b], 1))
+
+    model, y = Two(), torch.arange(32) % 3
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    generator = torch.Generator().manual_seed(0)
+    with watch() as seen:
+        for _ in range(4):
+            a, b = torch.randn(2, 32, 6, generator=generator)
+            F.cross_entropy(model(a, b), y).backward()
+            optimizer.step()
+    assert examine(seen).causes == ["gradients-accumulate"]
+
+
+def test_a_model_that_samples_on_purpose_is_only_warned_of():
+    class Sampling(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.layer(x) + torch.randn(len(x), 3)
+
+    report = examine(model=Sampling(), train=(torch.randn(40, 6), torch.arange(40) % 3))
+    assert report.failed == [] and report.causes == ["random-in-eval"]
+
+
+def test_a_linear_model_may_start_at_zero():
+    class Vector(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.b = nn.Parameter(torch.zeros(6)), nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            return x @ self.w + self.b
+
+    x = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 0).float()
+    assert examine(F.binary_cross_entropy_with_logits, model=Vector(), train=(x, y)).causes == []
+
+
+def test_a_cross_entropy_of_probabilities_by_hand_is_read_as_such():
+    def by_hand(p, y, eps=1e-7):
+        p = p.clamp(eps, 1 - eps)
+        return -(y * p.log() + (1 - y) * (1 - p).log()).mean()
+
+    x = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 0).float().view(-1, 1)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1), nn.Sigmoid())
+    assert examine(by_hand, model=model, train=(x, y)).causes == []

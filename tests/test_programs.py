@@ -193,3 +193,27 @@ def test_a_script_that_is_not_there(tmp_path):
     assert "Traceback" not in told.output
     told = run("torch.nn.functional:cross_entropy", "more")
     assert told.exit_code == 2 and "only a script takes arguments" in told.output
+
+
+def test_a_script_that_saves_is_stopped_before_it_replaces_a_trained_model(tmp_path):
+    kept = tmp_path / "best.pt"
+    kept.write_text("trained for a week")
+    body = SCRIPT + LOOP + f"torch.save(model.state_dict(), {str(kept)!r})\n"
+    path = tmp_path / "saves.py"
+    path.write_text(body)
+    assert examine_script(path).causes == []
+    assert kept.read_text() == "trained for a week"
+
+
+def test_a_metric_of_ones_own_beside_a_script(tmp_path, monkeypatch):
+    (tmp_path / "train.py").write_text(SCRIPT + LOOP)
+    (tmp_path / "mine.py").write_text("def share(z, y): return (z.argmax(0) == y).float().mean()\n")
+    monkeypatch.chdir(tmp_path)
+    told = run("train.py", "--metric", "mine:share")
+    assert told.exit_code == 1 and "metric-wrong" in told.output
+    for words, why in [
+        (["train.py", "--model", "mine:share"], "a script brings its own: leave out --model"),
+        ([str(tmp_path)], "is no script: name a .py file"),
+    ]:
+        told = run(*words)
+        assert told.exit_code == 2 and why in told.output
