@@ -531,7 +531,8 @@ OF_DATA = [
                "one function prepares both, with numbers taken from the training set",
                "augmentation"),
     Experiment("input-scale", "inputs on a scale of 1", "train", _scale,
-               "x = (x - mean) / sd with the training set's mean and sd, once; or start with "
+               "x = (x - mean) / sd with the training set's mean and sd, once (of a table, column "
+               "by column: x.mean(0), x.std(0)); or start with "
                "BatchNorm", "large-init lr-large lr-small split-differs weak-pull exploding "
                "input-ignored vanishing dead-units affine labels-apart"),
 ]  # fmt: skip

@@ -8,6 +8,7 @@ __all__ = ['CAUSES', 'EXPERIMENTS', 'examine', 'glance', 'examine_script', 'repo
 
 # %% ../nbs/reference/15_doctor.ipynb #a4df27b3
 import contextlib
+import inspect
 import json
 import os
 import runpy
@@ -211,6 +212,14 @@ def examine(
             raise TypeError(f"the {name} is a class: write {function.__name__}(), with brackets")
         if function is not None and not callable(function):
             raise TypeError(f"the {name} must be a function, got {function!r}")
+    if isinstance(loss, contextlib._GeneratorContextManager):
+        raise TypeError("write: with watch() as seen: …, and after it examine(seen)")
+    weights = [*loss.parameters()] if isinstance(loss, nn.Module) else []
+    if weights and len(inspect.signature(loss.forward).parameters) == 1:
+        raise TypeError("the first argument is the loss: write examine(loss, model=model)")
+    weights = [*model.parameters()] if isinstance(model, nn.Module) else []
+    if any(p.is_meta for p in weights):
+        raise ValueError("the model lies on the device meta, which holds no numbers: to_empty first")
     if isinstance(optimizer, type):
         name = optimizer.__name__
         raise TypeError(f"the optimizer is a class: write {name}(model.parameters(), lr=0.1)")

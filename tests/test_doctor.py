@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from mnist_ce import losses, metrics, original
 from mnist_ce.cli import main
-from mnist_ce.doctor import Check, Report, examine
+from mnist_ce.doctor import Check, Report, examine, watch
 
 
 def faults(*arguments, **options):
@@ -335,6 +335,12 @@ def test_input_that_makes_no_sense():
             examine(F.cross_entropy, columns=columns)
     with pytest.raises(ValueError, match="examine: pass a loss, a metric"):
         examine()
+    with pytest.raises(TypeError, match=r"the first argument is the loss: write examine\(loss, mod"):
+        examine(nn.Linear(3, 2))
+    with pytest.raises(TypeError, match=r"write: with watch\(\) as seen"):
+        examine(watch())
+    with pytest.raises(ValueError, match="the model lies on the device meta"):
+        examine(model=nn.Linear(3, 2, device="meta"))
 
 
 def run(*arguments):
