@@ -32,6 +32,7 @@ from typing import Any
 import click
 import torch
 import torch.distributed as dist
+from tqdm import tqdm
 
 from . import __version__, ensemble
 from .data import Digits, mnist
@@ -178,6 +179,33 @@ def _warn(message: Any, *where: Any, **more: Any) -> None:
         click.echo(f"warning: {message}", err=True)
 
 
+class _Patient:
+    """A lock for progress bars that nobody can leave held for ever: after a second it is new.
+
+    A signal may raise KeyboardInterrupt in the middle of tqdm taking its lock; then every other
+    thread that draws a bar would wait.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+
+    def acquire(self, *_: Any, **__: Any) -> bool:
+        if self.lock.acquire(timeout=1):
+            return True
+        self.lock = threading.RLock()
+        return self.lock.acquire()
+
+    def release(self) -> None:
+        with contextlib.suppress(RuntimeError):  # of one that was given up
+            self.lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *error: Any) -> None:
+        self.release()
+
+
 class _Heed:
     """Inside it the first of SIGINT, SIGTERM and SIGHUP ends the training; no other does harm.
 
@@ -193,6 +221,7 @@ class _Heed:
         before = {n: signal.getsignal(n) for n in map(signal.Signals.__getitem__, names)}
         # what is ignored, by nohup or by a shell for what runs behind, stays so
         self.before = {n: old for n, old in before.items() if old not in (signal.SIG_IGN, None)}
+        tqdm.set_lock(_Patient())
         for number in self.before:
             signal.signal(number, self.hear)
         return self

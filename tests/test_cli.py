@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import textwrap
 import time
 import warnings
@@ -419,3 +420,13 @@ def test_ctrl_c_before_anything_was_finished(few, tmp_path, monkeypatch):
     done = invoke("compare", "--published", 0, "--output", tmp_path)
     assert done.exit_code == 130 and "before any models were finished" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_of_the_bars_that_was_left_held_holds_nobody_up():
+    lock = cli._Patient()
+    threading.Thread(target=lock.lock.acquire).start()  # as one that an interruption leaves
+    start = time.monotonic()
+    for _ in range(3):
+        with lock:
+            pass
+    assert time.monotonic() - start < 2
