@@ -219,7 +219,7 @@ def examine(
         raise TypeError("the first argument is the loss: write examine(loss, model=model)")
     weights = [*model.parameters()] if isinstance(model, nn.Module) else []
     if any(p.is_meta for p in weights):
-        raise ValueError("the model lies on the device meta, which holds no numbers: to_empty first")
+        raise ValueError("the model lies on the device meta, without numbers: to_empty first")
     if isinstance(optimizer, type):
         name = optimizer.__name__
         raise TypeError(f"the optimizer is a class: write {name}(model.parameters(), lr=0.1)")
@@ -286,8 +286,8 @@ def examine_script(
 
     path: the script. arguments: those that it takes. seconds: at most, without the examination.
     metric: one of yours, as "module:function", to be examined too. It is stopped where it first
-    saves a model with torch.save; other files are written as the script would. Raises FileNotFoundError, and ValueError, with the end of what it printed, where it trains
-    nothing.
+    saves a model with torch.save; other files are written as the script would. Raises
+    FileNotFoundError, and ValueError, with the end of what it printed, where it trains nothing.
     """
     path = Path(path)
     if not path.is_file():
