@@ -723,7 +723,8 @@ _NO_SQUASH = "give the loss the raw scores: no softmax, sigmoid, ReLU or clamp b
 
 COLUMNS = [
     Experiment("columns", "columns fit the classes and the loss", "", _columns,
-               explains="target-form no-gradient sign dead-class split-differs input-ignored raises"),
+               explains="target-form no-gradient sign dead-class split-differs input-ignored "
+               "raises"),
 ]  # fmt: skip
 OF_LOSS = [
     Experiment("nll-input", "NLL of log-probabilities", "loss", _no_logarithms, "",
