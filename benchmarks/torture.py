@@ -1,10 +1,10 @@
 """Everything that must not cost or fake a result, many times over: torture.json.
 
 python benchmarks/torture.py [SHARE] [NAME ...]: a share of the full counts, 1 unless given, of all
-experiments or of those named. Each try is counted once: clear (a right answer, or the documented
-error, with the file's name where there is a file), silent (accepted although it is another), wrong
-(another exception, or none), hang (over 2 s; over 25 s for functions given to the doctor), lost (a
-result that was there is gone). `make torture` fails where anything but clear is counted.
+experiments or of those named. A try is clear (the documented error, with the file's name where
+there is a file), silent (accepted although it is another), wrong (another exception, or none),
+hang (over 2 s; over 25 s for functions given to the doctor), lost (a result that was there is
+gone), or none of these, where nothing was wrong with it and it was taken. `make torture` fails where anything but clear is counted.
 """
 
 import sys
@@ -17,10 +17,10 @@ import torture_code
 import torture_files
 import torture_numbers
 import torture_saves
+from tally import KINDS
 
 from mnist_ce.results import Table, make_record, write_json
 
-KINDS = "tried clear silent wrong hang lost".split()
 COUNTS: dict[str, tuple[Any, int]] = {  # what is tortured: the experiment and its full count
     "checkpoints, bytes changed": (torture_saves.mutated_bytes, 20_000),
     "checkpoints, fields changed": (torture_saves.altered_fields, 10_000),

@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-KINDS = "tried clear silent wrong hang lost".split()
+from tally import counts
+
 ROOT = Path(__file__).parent.parent
 GOOD = "F.cross_entropy(p, y)"
 BODIES = {
@@ -176,11 +177,6 @@ now = torch.get_default_dtype(), torch.get_default_device(), torch.get_rng_state
 said["put back"] = was == now and torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
 open(out, "w").write(json.dumps(said))
 """
-
-
-def counts() -> dict[str, int]:
-    """No tries of any kind."""
-    return dict.fromkeys(KINDS, 0)
 
 
 def source(name: str) -> str:

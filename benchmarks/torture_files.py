@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import pandas  # noqa: F401  (its import takes seconds, and is no hang of what imports it first)
 from PIL import Image
+from tally import counts
 
 from mnist_ce.data import Digits, _read_bundle, mnist_sample
 
@@ -122,10 +123,6 @@ def judge(counts, read, truth, names, told=None):
                 told.append("silent")
     if time.perf_counter() - start > 2:
         counts["hang"] += 1
-
-
-def counts():
-    return dict(tried=0, clear=0, silent=0, wrong=0, hang=0, lost=0)
 
 
 def few(n=4):

@@ -11,6 +11,7 @@ import sys
 import time
 
 import torch
+from tally import counts
 
 from mnist_ce.losses import cross_entropy_loss, mnist_loss, nll_loss, softmax_loss
 from mnist_ce.metrics import (
@@ -189,7 +190,7 @@ def one_metric(metric, rng, told):
 
 def cases(function, one, count, seed=0, told=None):
     """`count` cases of a loss or a metric, one in four with something wrong in it."""
-    result, rng = dict(tried=0, clear=0, silent=0, wrong=0, hang=0, lost=0), random.Random(seed)
+    result, rng = counts(), random.Random(seed)
     while result["tried"] < count:
         result["tried"] += 1
         note = None

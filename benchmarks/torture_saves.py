@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+from tally import counts
 
 from mnist_ce.data import Digits
 from mnist_ce.ensemble import fit_many
@@ -25,13 +26,6 @@ from mnist_ce.losses import cross_entropy_loss
 from mnist_ce.networks import recipe
 from mnist_ce.results import read_checkpoint, write_checkpoint, write_file
 from mnist_ce.training import fit, load_runs
-
-KINDS = "tried clear silent wrong hang lost".split()
-
-
-def counts(**found):
-    return dict.fromkeys(KINDS, 0) | found
-
 
 def few(images=60, classes=(7, 3)):
     """Made-up images: training and validation."""

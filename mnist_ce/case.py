@@ -131,9 +131,9 @@ class Report(Table):
                 color = f'style="color:{_COLORS[status]}"' if status else ""
                 mark = f"<b {color}>{_SIGNS[status]} {status.upper()}</b>" if status else ""
                 name = f"<code>{cause}</code>" if cause else ""
-                style, line = "text-align:left", ";white-space:nowrap"  # Jupyter's is right
-                told = [(mark, style + line), (name, style + line), (_escaped(text), style)]
-                cells.append([f'<div style="{look}">{part}</div>' for part, look in told])
+                left, line = "text-align:left", ";white-space:nowrap"  # Jupyter's is right
+                looks = zip((mark, name, _escaped(text)), (left + line, left + line, left))
+                cells.append([f'<div style="{look}">{part}</div>' for part, look in looks])
             return tabulate(cells, ["", "cause", "what was seen"], tablefmt="unsafehtml")
         marked = [(f"{_SIGNS[s]} {s.upper()}" if s else "", *rest) for s, *rest in rows]
         headers, widths = ["", "cause", "what was seen"], [None, None, 50]

@@ -221,6 +221,7 @@ class _Heed:
         before = {n: signal.getsignal(n) for n in map(signal.Signals.__getitem__, names)}
         # what is ignored, by nohup or by a shell for what runs behind, stays so
         self.before = {n: old for n, old in before.items() if old not in (signal.SIG_IGN, None)}
+        self.lock = tqdm.get_lock()
         tqdm.set_lock(_Patient())
         for number in self.before:
             signal.signal(number, self.hear)
@@ -239,6 +240,7 @@ class _Heed:
     def __exit__(self, *error: Any) -> None:
         for number, before in self.before.items():  # one more while the process ends does nothing
             signal.signal(number, signal.SIG_IGN if self.heard else before)
+        tqdm.set_lock(self.lock)
 
 
 @contextlib.contextmanager

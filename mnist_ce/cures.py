@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .case import Case, Misfit, Unseen
-from .loss_checks import SQUASH, squashes
+from .case import Case, Unseen
+from .loss_checks import SQUASH, climbs, squashes
 from .watching import rate_of, undisturbed
 
 # %% ../nbs/reference/14_cures.ipynb #b82dbe58
@@ -145,9 +145,8 @@ def _logarithms(case: Case, loop: Loop) -> tuple[str, Loop]:
 
 
 def _downhill(case: Case, loop: Loop) -> tuple[str, Loop]:
-    if any(group.get("maximize") for group in loop.optimizer.param_groups):
-        return "downhill", loop._replace(loss=lambda z: -loop.loss(z))
-    return "with minus the loss", loop._replace(loss=lambda z: -loop.loss(z))
+    words = "downhill" if climbs(case) else "with minus the loss"
+    return words, loop._replace(loss=lambda z: -loop.loss(z))
 
 
 def _mean(case: Case, loop: Loop) -> tuple[str, Loop]:
@@ -220,8 +219,6 @@ def before_and_after(case: Case, cause: str) -> str:
                 by = f"{type(loop.optimizer).__name__} at lr={rate_of(loop.optimizer):g}"
                 ran = f"one batch of {n}, {steps} steps of {by}: {right[0]} right"
                 return f"{ran}; {words} {right[1]}"
-    except (Unseen, Misfit):
-        pass
     except Exception:  # a stranger's code, which the cure may not fit
-        pass
+        return ""
     return ""

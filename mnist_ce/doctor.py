@@ -33,7 +33,7 @@ from .data_checks import OF_DATA
 from .loss_checks import COLUMNS, OF_LOSS, OF_MATCH, TRAPS, Proved
 from .metric_checks import OF_METRIC
 from .model_checks import OF_MODEL
-from .results import own_settings
+from .results import own_settings, write_file
 from .scores import told
 from .step_checks import OF_STEP
 from .watching import Backward, Forward, Seen, undisturbed, watch
@@ -328,9 +328,7 @@ def report_apart(
 
 def write_report(report: Report, answer: Path) -> None:
     """Write what `report_apart` reads."""
-    part = answer.with_suffix(".part")
-    part.write_text(json.dumps([tuple(check) for check in report]))
-    part.replace(answer)
+    write_file(answer, json.dumps([tuple(check) for check in report]).encode())
 
 
 def _run_watched() -> None:

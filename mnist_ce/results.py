@@ -411,10 +411,16 @@ _SETTINGS: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
 
 @contextlib.contextmanager
 def settings_kept() -> Iterator[None]:
-    """Settings of torch and Python that anybody changes inside are put back."""
+    """Gradients on, no inference mode, no autocast; what anybody sets inside is put back."""
     before = [get() for get, _ in _SETTINGS]
     try:
-        yield
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast("cpu", enabled=False),
+            torch.autocast("cuda", enabled=False),
+        ):
+            yield
     finally:
         for (get, put), was in zip(_SETTINGS, before):
             if get() != was:
@@ -424,14 +430,7 @@ def settings_kept() -> Iterator[None]:
 @contextlib.contextmanager
 def own_settings() -> Iterator[None]:
     """Torch as at a fresh start: float32, the CPU, gradients on, no autocast; then as it was."""
-    with (
-        settings_kept(),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.autocast("cpu", enabled=False),
-        torch.autocast("cuda", enabled=False),
-        contextlib.ExitStack() as more,
-    ):
+    with settings_kept(), contextlib.ExitStack() as more:
         if torch.get_default_device().type != "cpu":  # a mode of torch's, and those cost time
             more.enter_context(torch.device("cpu"))
         torch.set_default_dtype(torch.float32)

@@ -79,7 +79,7 @@ def train_models(
 
     models: `Linears` or `Network`. coords, record: of the `Runs` to return. augment: a function
     (xb, generator) -> xb. careful: raise NonFiniteLoss. pooled: whether means are over images, or
-    over batches, as the original took them. kept: a `Kept`, of the state after each epoch. Ends
+    over batches, as the original took them. kept: a `StateFile`. Ends
     where `this_thread.stop` is set.
     """
     order, rows, seconds = seeded(data_seed, "data_seed"), [], []  # type: Any, list, list
@@ -408,7 +408,7 @@ def fit(
             now |= dict(scores=known.scores, **_means(models, train, valid, where))
             if getattr(models, "schedule", None) is None:
                 now.pop("epochs")  # more of them are the same training, gone on with
-            kept = Kept(resume, now, epochs)
+            kept = StateFile(resume, now, epochs)
         cuda = [where] if where.type == "cuda" else []
         with one_thread() if plain else torch.random.fork_rng(devices=cuda):
             if not plain:
@@ -483,6 +483,7 @@ def same_protocol(path: Any, then: Any, now: dict[str, Any]) -> None:
     """Raise ValueError, with what differs, unless `path` was made with what is asked for now."""
     if not isinstance(then, dict):
         raise ValueError(f"{path} does not tell how it was made")
+
     def short(value: Any) -> str:
         text = repr(value)
         return text if len(text) < 60 else f"{text[:28]}…{text[-28:]}"
@@ -505,7 +506,7 @@ def _means(models: Any, train: Digits, valid: Digits, device: torch.device) -> d
     return means
 
 
-class Kept:
+class StateFile:
     """The file of a training that can be gone on with: a saved run, and the state of what draws."""
 
     def __init__(self, path: Any, protocol: dict[str, Any], epochs: int):

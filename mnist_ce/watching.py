@@ -155,7 +155,6 @@ class Seen:
         self._held: dict[int, Tensor] = {}  # those in optimizers
         self._sums: list[float] = []
         self._batch: tuple[Any, Any] = (None, None)
-        self._inside = False
         self._called = self._trained = False  # whether the batch met a model, and backward
         self.trained: set[tuple[int, bool]] = set()  # models that were sent backward, in which mode
         self._last: tuple[int, bool] | None = None
@@ -244,14 +243,10 @@ class Seen:
         self._batch, self._called, self._trained = (loader, batch), False, False
 
     def backward(self, function: Any, tensors: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.off or self._inside:  # autograd.grad hands itself on to the function mode
+        if self.off:
             return function(tensors, *args, **kwargs)
-        self._inside = True
-        try:
-            with self.unnoted():
-                return self._backward(function, tensors, *args, **kwargs)
-        finally:
-            self._inside = False
+        with self.unnoted():
+            return self._backward(function, tensors, *args, **kwargs)
 
     def _backward(self, function: Any, tensors: Any, *args: Any, **kwargs: Any) -> Any:
         self._trained = True
@@ -303,6 +298,28 @@ class Seen:
 
 # %% ../nbs/reference/07_watching.ipynb #d27a0a23
 @contextlib.contextmanager
+def _backward_by(run: Callable[..., Any]) -> Iterator[None]:
+    """Torch's `backward` and `grad` become `run(function, tensors, …)`, but not inside of it."""
+    inside = False
+
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal inside
+        if inside:  # autograd.grad hands itself on to the function mode
+            return function(*args, **kwargs)
+        inside = True
+        try:
+            return run(function, *args, **kwargs)
+        finally:
+            inside = False
+
+    with contextlib.ExitStack() as patches:
+        for name in "backward", "grad":
+            instead = functools.partial(call, getattr(torch.autograd, name))
+            patches.enter_context(mock.patch.object(torch.autograd, name, instead))
+        yield
+
+
+@contextlib.contextmanager
 def watch(steps: int = 8) -> Iterator[Seen]:
     """Note what the training loop inside does: `with watch() as seen:`, then `examine(seen)`.
 
@@ -314,12 +331,7 @@ def watch(steps: int = 8) -> Iterator[Seen]:
         raise ValueError(f"watch: steps={steps!r} must be an int of at least 1")
     seen = Seen(steps)
     iterators: dict[int, Any] = {}
-    make, backward, grad = (
-        dataloader.DataLoader.__iter__,
-        torch.autograd.backward,
-        torch.autograd.grad,
-    )
-    ahead = dataloader._BaseDataLoaderIter.__next__
+    make, ahead = dataloader.DataLoader.__iter__, dataloader._BaseDataLoaderIter.__next__
 
     def iterate(loader: Any) -> Any:
         iterator = make(loader)
@@ -343,8 +355,7 @@ def watch(steps: int = 8) -> Iterator[Seen]:
         with (
             patch(dataloader.DataLoader, "__iter__", iterate),
             patch(dataloader._BaseDataLoaderIter, "__next__", advance),
-            patch(torch.autograd, "backward", functools.partial(seen.backward, backward)),
-            patch(torch.autograd, "grad", functools.partial(seen.backward, grad)),
+            _backward_by(seen.backward),
             seen._tape,
         ):
             yield seen
@@ -361,24 +372,12 @@ def watch(steps: int = 8) -> Iterator[Seen]:
 def sent_backward() -> Iterator[list[float]]:
     """The value, or the mean, of each tensor that the loop inside sends backward."""
     values: list[float] = []
-    inside = False
 
     def note(function: Any, tensors: Any, *args: Any, **kwargs: Any) -> Any:
-        nonlocal inside
-        if inside:  # autograd.grad hands itself on
-            return function(tensors, *args, **kwargs)
-        inside = True
-        try:
-            root = first_tensor(tensors)
-            values.append(float(root.detach().double().mean()))
-            return function(tensors, *args, **kwargs)
-        finally:
-            inside = False
+        values.append(float(first_tensor(tensors).detach().double().mean()))
+        return function(tensors, *args, **kwargs)
 
-    with contextlib.ExitStack() as patches:
-        for name in "backward", "grad":
-            noted = functools.partial(note, getattr(torch.autograd, name))
-            patches.enter_context(mock.patch.object(torch.autograd, name, noted))
+    with _backward_by(note):
         yield values
 
 # %% ../nbs/reference/07_watching.ipynb #0f6f9642
@@ -504,9 +503,6 @@ def undisturbed(*things: Any) -> Iterator[None]:
         with (
             settings_kept(),
             torch.random.fork_rng(devices),
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            torch.autocast("cpu", enabled=False),
             warnings.catch_warnings(),
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(io.StringIO()),

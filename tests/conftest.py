@@ -1,4 +1,8 @@
 """What the tests share: the real data, a device to train on, the losses."""
+import importlib
+import sys
+from pathlib import Path
+
 import mnist_ce  # before torch: its threads then wait without keeping a core busy
 import pytest
 import torch
@@ -8,6 +12,18 @@ from mnist_ce.losses import cross_entropy_loss, mnist_loss, softmax_loss
 
 LOSSES = [mnist_loss, softmax_loss, cross_entropy_loss]
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def benchmark(name):
+    """The module `name` of the benchmarks, whose folder is on the path only for its own imports."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(BENCHMARKS))
 
 
 @pytest.fixture(scope="session")

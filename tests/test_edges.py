@@ -1,11 +1,10 @@
 """At the edges of the numbers each loss and metric has one documented answer."""
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from conftest import benchmark
 
 from mnist_ce.losses import cross_entropy_loss, mnist_loss, nll_loss, softmax_loss
 from mnist_ce.metrics import (
@@ -14,14 +13,7 @@ from mnist_ce.metrics import (
 )  # fmt: skip
 from mnist_ce.scores import as_loss
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-if not BENCHMARKS.is_dir():
-    pytest.skip("the experiments are not in the package", allow_module_level=True)
-sys.path.insert(0, str(BENCHMARKS))
-try:
-    import torture_numbers
-finally:
-    sys.path.remove(str(BENCHMARKS))
+torture_numbers = benchmark("torture_numbers")
 
 LOSSES = [mnist_loss, softmax_loss, nll_loss, cross_entropy_loss]
 ALL = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)

@@ -6,24 +6,18 @@
 import os
 import sys
 import types
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import benchmark
 
 from mnist_ce.doctor import examine
 from mnist_ce.results import own_settings
 from mnist_ce.scores import as_loss
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-if not BENCHMARKS.is_dir():
-    pytest.skip("the hostile functions are not in the package", allow_module_level=True)
-sys.path.insert(0, str(BENCHMARKS))
-try:
-    from torture_code import BODIES, source
-finally:
-    sys.path.remove(str(BENCHMARKS))
+torture_code = benchmark("torture_code")
+BODIES, source = torture_code.BODIES, torture_code.source
 
 ALONE = set(  # slow, or no guests in pytest's own process
     "sleeps|sleeps long|keeps its scores|closes stdout|deletes its folder|takes signals|"

@@ -9,18 +9,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from conftest import BENCHMARKS, benchmark
 
 from mnist_ce.cli import main
 from mnist_ce.doctor import examine, examine_script
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-if not BENCHMARKS.is_dir():
-    pytest.skip("the planted faults are not in the package", allow_module_level=True)
-sys.path.insert(0, str(BENCHMARKS))
-try:
-    from programs import FAULTY, HEALTHY
-finally:
-    sys.path.remove(str(BENCHMARKS))
+programs = benchmark("programs")
+FAULTY, HEALTHY = programs.FAULTY, programs.HEALTHY
 
 SLOW = set(  # a second and more each; the other fault of their cause stays
     "recurrence_grows ten_sigmoids first_row_only head_replaced_later no_step view_mixes_batch "
@@ -195,12 +190,11 @@ def test_a_script_that_is_not_there(tmp_path):
     assert told.exit_code == 2 and "only a script takes arguments" in told.output
 
 
-def test_a_script_that_saves_is_stopped_before_it_replaces_a_trained_model(tmp_path):
+def test_a_script_that_saves_is_stopped_before_it_replaces_a_trained_model(tmp_path, monkeypatch):
     kept = tmp_path / "best.pt"
     kept.write_text("trained for a week")
-    body = SCRIPT + LOOP + f"torch.save(model.state_dict(), {str(kept)!r})\n"
-    path = tmp_path / "saves.py"
-    path.write_text(body)
+    text = SCRIPT + LOOP + f"torch.save(model.state_dict(), {str(kept)!r})\n"
+    path = written(tmp_path, monkeypatch, text)
     assert examine_script(path).causes == []
     assert kept.read_text() == "trained for a week"
 

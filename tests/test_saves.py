@@ -5,7 +5,6 @@ import re
 import resource
 import shutil
 import signal
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from torch import nn
+from conftest import benchmark
 
 from mnist_ce import cli, ensemble, original, results, training
 from mnist_ce.data import Digits
@@ -26,14 +26,7 @@ from mnist_ce.networks import one_cycle, recipe
 from mnist_ce.results import Runs, read_checkpoint, write_checkpoint, write_file, write_json
 from mnist_ce.training import fit, load_run, load_runs
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-if not BENCHMARKS.is_dir():
-    pytest.skip("the tortures are not in the package", allow_module_level=True)
-sys.path.insert(0, str(BENCHMARKS))
-try:
-    import torture_saves
-finally:
-    sys.path.remove(str(BENCHMARKS))
+torture_saves = benchmark("torture_saves")
 
 QUICK = dict(epochs=2, device="cpu", progress=False)
 
@@ -489,7 +482,7 @@ def test_an_interrupted_training_is_finished(sample, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     invoke = lambda *words: CliRunner().invoke(cli.main, ["train", "--model", "mlp", *map(str, words)])
     assert invoke("--output", "whole").exit_code == 0
-    write = training.Kept.write
+    write = training.StateFile.write
 
     def three(kept, runs, *state):
         write(kept, runs, *state)
@@ -497,7 +490,7 @@ def test_an_interrupted_training_is_finished(sample, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Kept, "write", three)
+        patch.setattr(training.StateFile, "write", three)
         stopped = invoke()
     (path,) = Path("runs").iterdir()
     assert stopped.exit_code == 130 and f"--resume {path}" in stopped.output

@@ -1,27 +1,19 @@
 """Strangers' files: damage is named, never read as data; nothing blocks, nothing fills the memory."""
 import io
 import os
-import sys
 import warnings
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFile
+from conftest import benchmark
 
 from mnist_ce.data import Digits, _read_bundle, mnist_sample
 
 pytest.importorskip("pandas", reason="pandas is a development tool")
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-if not BENCHMARKS.is_dir():
-    pytest.skip("the experiments are not in the package", allow_module_level=True)
-sys.path.insert(0, str(BENCHMARKS))
-try:
-    import torture_files
-finally:
-    sys.path.remove(str(BENCHMARKS))
+torture_files = benchmark("torture_files")
 
 POSIX = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
 
