@@ -59,7 +59,7 @@ mutants: .venv/dev .venv/mutmut
 # Export the library, run every notebook and store its outputs, then render the README.
 notebooks: .venv/dev
 	$(BIN)/nbdev-export
-	$(BIN)/jupyter execute --inplace nbs/*.ipynb nbs/reference/*.ipynb
+	$(BIN)/python nbs/execute.py nbs/*.ipynb nbs/reference/*.ipynb
 	$(BIN)/nbdev-clean
 	$(BIN)/python nbs/readme.py
 

@@ -44,11 +44,11 @@ NEEDED = 0.9
 
 # Each module, the notebook that exports it, and the lessons that assert what it does.
 MODULES = {
-    "losses": ["00_losses"],
-    "metrics": ["01_metrics"],
-    "results": ["reference/01_results", "03_one_run"],
-    "training": ["02_training"],
-    "ensemble": ["reference/04_ensemble", "03_one_run"],
+    "losses": ["reference/03_losses"],
+    "metrics": ["reference/04_metrics"],
+    "results": ["reference/01_results", "07_one_run"],
+    "training": ["reference/16_training"],
+    "ensemble": ["reference/17_ensemble", "07_one_run"],
 }
 # What tests import but the package is no part of: imported once, before the forks.
 COMMON = """

@@ -437,17 +437,42 @@ def own_settings() -> Iterator[None]:
         yield
 
 # %% ../nbs/reference/01_results.ipynb #00e52dd8
-def new_figure(width: float = 7, height: float = 4) -> Any:
-    """An empty matplotlib figure that shows itself in Jupyter and belongs to no window."""
+def new_figure(width: float = 7, height: float = 4, alt: str = "") -> Any:
+    """An empty matplotlib figure that shows itself in Jupyter and belongs to no window.
+
+    width, height: inches, at 200 dots each. alt: what it shows, for readers who cannot see it.
+    """
     from matplotlib.figure import Figure  # slow to import, and only needed to draw
 
     class ShownFigure(Figure):
-        def _repr_png_(self) -> bytes:
+        alt: str
+
+        def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
             picture = io.BytesIO()
             self.savefig(picture)
-            return picture.getvalue()
+            return picture.getvalue(), dict(alt=self.alt, width=round(100 * width))
 
-    return ShownFigure(figsize=(width, height), layout="constrained")
+    # Drawn small and shown larger, matplotlib's text of 10 points is one of 12.
+    size = width / 1.2, height / 1.2
+    figure = ShownFigure(figsize=size, dpi=240, layout="constrained")
+    figure.alt = alt
+    return figure
+
+
+# Colors that color-blind readers tell apart (Okabe & Ito 2008); marker and dash for print in gray.
+_LOOKS = {
+    "mnist_loss": ("#E69F00", "o", "--"),
+    "softmax_loss": ("#0072B2", "s", "-."),
+    "cross_entropy_loss": ("#009E73", "^", "-"),
+    "log_of_softmax": ("#D55E00", "X", ":"),
+}
+_OTHERS = ("#CC79A7", "v", "--"), ("#56B4E9", "D", "-"), ("#000000", "P", "-."), ("#666666", "*", ":")
+
+
+def look(name: str, k: int = 0) -> dict[str, str]:
+    """The color, marker and dash of a loss in every figure; of another curve, the `k`-th such."""
+    color, marker, dash = _LOOKS.get(name, _OTHERS[k % len(_OTHERS)])
+    return dict(color=color, marker=marker, linestyle=dash)
 
 
 def draw_band(axis: Any, x: Iterable[float], values: Tensor, label: str) -> None:
@@ -460,7 +485,8 @@ def draw_band(axis: Any, x: Iterable[float], values: Tensor, label: str) -> None
         raise ValueError(f"{label}: values must be [{len(x)}, S], got {list(values.shape)}")
     broken = int(values.isnan().any(0).sum())
     count = f"n = {n}" + (f", {broken} broke" if broken else "")
-    (line,) = axis.plot(x, values.nanmean(1), marker=".", label=f"{label} ({count})")
+    style = dict(markersize=4, **look(label, len(axis.lines)))
+    (line,) = axis.plot(x, values.nanmean(1), label=f"{label} ({count})", **style)
     low = values.nan_to_num(torch.inf).amin(1)
     high = values.nan_to_num(-torch.inf).amax(1)
     drawn = ~values.isnan().all(1)
@@ -684,9 +710,14 @@ class Runs:
 
     def plot(self, score: str = "accuracy") -> Any:
         """A matplotlib figure of a score by epoch: for each loss the mean and a band."""
-        figure = new_figure()
-        axis = figure.subplots()
         groups = self.by("loss") if "loss" in self.coords else {"": self}
+        ends = [
+            f"{name or 'models'} ends at {part.summary(score).mean:.4f}"
+            for name, part in groups.items()
+            if len(part.seconds)
+        ]
+        figure = new_figure(alt=f"{score.replace('_', ' ')} by epoch: {', '.join(ends)}")
+        axis = figure.subplots()
         for name, runs in groups.items():
             draw_band(axis, range(1, len(runs.seconds) + 1), runs.scores[score], str(name))
         axis.set(xlabel="epoch", ylabel=score.replace("_", " "))

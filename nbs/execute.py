@@ -1,0 +1,32 @@
+"""Run notebooks from top to bottom and store what they print: python nbs/execute.py NOTEBOOK ..."""
+import os
+import sys
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # the same bits on every machine with the same processor
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import nbformat
+from nbclient import NotebookClient
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def execute(path):
+    """The notebook at `path` with fresh outputs; what only moves in a browser is left out."""
+    notebook = nbformat.read(path, as_version=4)
+    settings = dict(timeout=600, coalesce_streams=True, store_widget_state=False)
+    where = {"metadata": {"path": str(Path(path).parent)}}
+    NotebookClient(notebook, kernel_name="python3", resources=where, **settings).execute()
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata.pop("language_info", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
+    return notebook
+
+
+if __name__ == "__main__":
+    for path in sys.argv[1:]:
+        nbformat.write(execute(path), path)
