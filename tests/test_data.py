@@ -13,6 +13,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import torch
+from conftest import named
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
@@ -439,7 +440,7 @@ def test_of_copies(few):
 @pytest.mark.parametrize(
     "names",
     [("three", "seven"), (True, False), (0, -3), ("drei", "sieben und mehr")],
-    ids=str,
+    ids=named,
 )
 def test_labels_of_any_kind(few, names):
     labels = [names[0] if digit == 3 else names[1] for digit in few[0].digits]

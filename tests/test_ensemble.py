@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import named
 
 from mnist_ce import ensemble
 from mnist_ce.data import Digits, mnist
@@ -103,7 +104,7 @@ def test_order_belongs_to_the_data_seed(sample):
         (dict(seeds=[0], batch_size=0), ValueError, "batch_size=0"),
         (dict(seeds=[0], device="gpu"), ValueError, "gpu"),
     ],
-    ids=str,
+    ids=named,
 )
 def test_settings_that_make_no_sense(sample, setting, error, words):
     with pytest.raises(error, match=words):
@@ -258,7 +259,7 @@ def test_the_defaults_are_the_papers_protocol(sample):
         (dict(seeds=[1], lr=[]), ValueError, "lr has 0 values for 1 seeds"),
         (dict(seeds=[1], lr=0), ValueError, "lr=0 must be a number above 0"),
     ],
-    ids=str,
+    ids=named,
 )  # fmt: skip
 def test_models_that_cannot_be_told_apart_or_made(sample, arguments, error, words):
     with pytest.raises(error, match=words):

@@ -14,6 +14,7 @@ import matplotlib.figure
 import numpy as np
 import pytest
 import torch
+from conftest import named
 from scipy.stats import t as student
 from torch import nn
 
@@ -457,7 +458,7 @@ def test_json_is_strict_and_says_where_it_comes_from(tmp_path, capsys, monkeypat
         (np.float32(0.5), 0.5), (np.int64(3), 3), (np.array([math.nan]), [None]), ("ü", "ü"),
         (cross_entropy_loss.each, str(cross_entropy_loss.each)), (torch.device("cpu"), "cpu"), (None, None),
     ],
-    ids=str,
+    ids=named,
 )  # fmt: skip
 def test_everything_has_its_form_in_json(tmp_path, value, plain):
     write_json(tmp_path / "x.json", dict(value=value))

@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import named
 from torch import nn
 
 from mnist_ce.losses import cross_entropy_loss, mnist_loss, nll_loss, softmax_loss
@@ -95,7 +96,7 @@ def test_a_strangers_loss_is_read(loss, columns, kind, reduction, device):
     assert (found.columns, found.scores, found.reduction) == (columns, kind, reduction)
 
 
-@pytest.mark.parametrize("loss", [F.cross_entropy, nn.CrossEntropyLoss(reduction="sum"), focal, squeezing], ids=str)
+@pytest.mark.parametrize("loss", [F.cross_entropy, nn.CrossEntropyLoss(reduction="sum"), focal, squeezing], ids=named)
 @pytest.mark.parametrize("classes", [2, 3, 10, 200])
 def test_what_is_read_is_the_same_loss(loss, classes):
     z = 3 * torch.randn(5, classes, generator=torch.Generator().manual_seed(0))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFile
-from conftest import benchmark
+from conftest import benchmark, named
 
 from mnist_ce.data import Digits, _read_bundle, mnist_sample
 
@@ -125,7 +125,7 @@ def test_a_program_that_draws_is_not_run(folder):
     "labels",
     [np.array([1, 2**63], np.uint64), [1, 2**63], [1, -(2**63) - 1], [1.0, 2.0**63],
      np.array([1.0, -1e300]), torch.tensor([1.0, 1e30])],
-    ids=str,
+    ids=named,
 )  # fmt: skip
 def test_labels_that_int64_cannot_hold(labels):
     with pytest.raises(ValueError, match="does not fit int64: write labels as strings"):

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from conftest import named
 from torch import nn
 
 from mnist_ce import training
@@ -229,7 +230,7 @@ def test_a_loss_of_other_scores_than_the_models_is_refused(sample, loss, end, wo
 
 @pytest.mark.parametrize("loss, columns, end", [
     (nn.NLLLoss(), 2, nn.LogSoftmax(1)), (nn.BCELoss(), 1, nn.Sigmoid()), (nn.MSELoss(), 1, nn.Sigmoid()),
-], ids=str)  # fmt: skip
+], ids=named)  # fmt: skip
 def test_scores_are_read_as_the_loss_means_them(sample, loss, columns, end):
     train, valid = sample
     model = nn.Sequential(nn.Linear(784, columns), end)
@@ -396,7 +397,7 @@ def where(p, targets):  # the book's loss without its sigmoid
     return torch.where(targets == 1, 1 - p, p).mean()
 
 
-@pytest.mark.parametrize("loss", [where, nn.MSELoss(), nn.BCELoss()], ids=str)
+@pytest.mark.parametrize("loss", [where, nn.MSELoss(), nn.BCELoss()], ids=named)
 def test_a_model_that_ends_in_a_sigmoid_is_read_as_probabilities(sample, loss):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(784, 1), nn.Sigmoid())
@@ -410,7 +411,7 @@ def test_a_model_that_ends_in_a_sigmoid_is_read_as_probabilities(sample, loss):
 @pytest.mark.parametrize("loss, columns, end", [
     (nn.BCEWithLogitsLoss(), 1, nn.Sigmoid()), (mnist_loss, 1, nn.Sigmoid()), (cross_entropy_loss, 2, nn.Softmax(1)),
     (nn.CrossEntropyLoss(), 2, nn.Softmax(1)),
-], ids=str)  # fmt: skip
+], ids=named)  # fmt: skip
 def test_softmax_twice_is_warned_of(sample, loss, columns, end):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(784, columns), end)
@@ -744,7 +745,7 @@ def test_the_step_that_broke_is_counted_for_each_model_over_all_epochs(few):
      "end the model with softmax or sigmoid, or take a loss of logits"),
     (nn.BCELoss(), nn.ReLU(), "BCELoss takes probabilities, the model gives scores from {:.3g} to {:.3g}: "
      "end the model with softmax or sigmoid, or take a loss of logits"),
-], ids=str)  # fmt: skip
+], ids=named)  # fmt: skip
 def test_the_refusal_tells_between_what_the_scores_lie(few, loss, end, words):
     train, valid = few
     columns = 1 if isinstance(loss, nn.BCELoss) else 2
@@ -793,7 +794,7 @@ def test_a_strangers_loss_is_known_again_by_what_it_takes(few, tmp_path):
     assert torch.equal(loaded.predict_proba(few[1]), run.predict_proba(few[1]))
 
 
-@pytest.mark.parametrize("metrics", [[len], "f1", 3], ids=str)
+@pytest.mark.parametrize("metrics", [[len], "f1", 3], ids=named)
 def test_metrics_that_are_no_dict(few, metrics):
     with pytest.raises(TypeError, match=re.escape(f"write metrics=dict(name=function), got {metrics!r}")):
         fit(cross_entropy_loss, *few, metrics=metrics, **QUICK)
