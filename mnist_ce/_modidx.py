@@ -700,6 +700,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'mnist_ce.training.StateFile.read': ('reference/training.html#statefile.read', 'mnist_ce/training.py'),
                                    'mnist_ce.training.StateFile.write': ('reference/training.html#statefile.write', 'mnist_ce/training.py'),
                                    'mnist_ce.training._check_kind': ('reference/training.html#_check_kind', 'mnist_ce/training.py'),
+                                   'mnist_ce.training._live_curve': ('reference/training.html#_live_curve', 'mnist_ce/training.py'),
                                    'mnist_ce.training._means': ('reference/training.html#_means', 'mnist_ce/training.py'),
                                    'mnist_ce.training._normal': ('reference/training.html#_normal', 'mnist_ce/training.py'),
                                    'mnist_ce.training._of_probabilities': ( 'reference/training.html#_of_probabilities',

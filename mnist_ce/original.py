@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from .data import mnist_sample
 from .ensemble import crowds, finished, fit_many, joined

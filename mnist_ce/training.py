@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from .data import Digits, _check_pair, batches, seeded
 from .doctor import glance
@@ -31,7 +31,7 @@ from .model import Linears, Network, NonFinite
 from .networks import network_of_recipe, recipe_of
 from mnist_ce.results import (
     Run,
-    Runs, make_record, own_settings, plain, read_checkpoint, write_checkpoint,
+    Runs, look, make_record, new_figure, own_settings, plain, read_checkpoint, write_checkpoint,
 )  # fmt: skip
 from .scores import Loss, as_loss, name_of
 
@@ -74,13 +74,14 @@ def train_models(
     progress: bool = True,
     pooled: bool = True,
     kept: Any = None,
+    show: Callable[[Runs], None] | None = None,
 ) -> Runs:
     """Train S models on the same batches and measure them after each epoch: the only loop there is.
 
     models: `Linears` or `Network`. coords, record: of the `Runs` to return. augment: a function
     (xb, generator) -> xb. careful: raise NonFiniteLoss. pooled: whether means are over images, or
-    over batches, as the original took them. kept: a `StateFile`. Ends
-    where `this_thread.stop` is set.
+    over batches, as the original took them. kept: a `StateFile`. show: called with the `Runs` so
+    far after each epoch. Ends where `this_thread.stop` is set.
     """
     order, rows, seconds = seeded(data_seed, "data_seed"), [], []  # type: Any, list, list
     nonfinite, steps = torch.full((len(models),), -1), 0
@@ -131,6 +132,8 @@ def train_models(
             seconds.append(time.perf_counter() - start)
             if kept:
                 kept.write(runs(), models, order)
+            if show:
+                show(runs())
             if len(models) == 1 and "accuracy" in found:
                 accuracy = found["accuracy"].item()
                 bar.set_postfix(loss=f"{train_loss.item():.4f}", accuracy=f"{accuracy:.4f}")
@@ -359,7 +362,7 @@ def fit(
     batch_size: int = 256, shuffle: bool = True, init_std: float = 0.01, seed: int = 0,
     model: nn.Module | None = None, device: Any = "auto", on_nonfinite: str = "raise",
     progress: bool = True, data_seed: int = 0, optimizer: Any = None, augment: Any = None,
-    metrics: dict[str, Any] | None = None, resume: Any = None,
+    metrics: dict[str, Any] | None = None, resume: Any = None, plot: bool = False,
 ) -> Run:  # fmt: skip
     """Train a linear model, or any `model`, by gradient descent on `loss`: a `Run`.
 
@@ -372,8 +375,9 @@ def fit(
     draws. optimizer: see `optimizer_of`. augment: a function (xb [n, F], generator) -> xb of the
     training images. metrics: {name: function (scores [N, C], targets) -> number}, of all validation
     images at once. resume: a file; the state is kept there after each epoch, and where it exists
-    already, training goes on from it as if it had never stopped. Raises TypeError or ValueError,
-    naming it, for input that makes no sense.
+    already, training goes on from it as if it had never stopped. plot: draw loss and accuracy after
+    each epoch, in a notebook. Raises TypeError or ValueError, naming it, for input that makes no
+    sense.
     """
     with own_settings():
         train, valid, where = data_and_device(train, valid, device)
@@ -382,6 +386,7 @@ def fit(
         seed, data_seed = whole_number("seed", seed, 0), whole_number("data_seed", data_seed, 0)
         if on_nonfinite not in ("raise", "record"):
             raise ValueError(f"on_nonfinite={on_nonfinite!r} must be 'raise' or 'record'")
+        show = _live_curve(epochs) if plot else None
         plain = model is None and optimizer is None
         rate = real_number("lr", 1.0 if lr is None else lr) if plain or lr is not None else None
         models: Any = None
@@ -417,11 +422,40 @@ def fit(
             run = Run(train_models(
                 models, train, valid, measured, coords=coords, augment=augment,
                 record=make_record(settings, where), careful=on_nonfinite == "raise",
-                progress=progress, kept=kept, **plan,  # type: ignore
+                progress=progress, kept=kept, show=show, **plan,  # type: ignore
             ))  # fmt: skip
         if epochs > 2 and not known.doubts:  # sooner is too soon to tell
             _warn_if_stuck(run, valid, rate)
         return run
+
+
+def _live_curve(epochs: int) -> Callable[[Runs], None]:
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
+    except ImportError:
+        get_ipython = lambda: None
+    if get_ipython() is None:
+        raise ValueError("plot=True draws in a notebook; elsewhere write run.plot() afterwards")
+    shown: list[Any] = []
+
+    def show(runs: Runs) -> None:
+        x, last = range(1, len(runs.seconds) + 1), runs.accuracy[-1, 0].item()
+        alt = f"loss and accuracy by epoch: after epoch {len(x)} the accuracy is {last:.4f}"
+        figure = new_figure(8, 3, alt)
+        left, right = figure.subplots(1, 2)
+        for k, name in enumerate(("train_loss", "valid_loss")):
+            left.plot(x, runs.scores[name][:, 0], label=name.replace("_", " "), **look(name, k))
+        right.plot(x, runs.accuracy[:, 0], **look("accuracy", 2))
+        left.legend()
+        for axis, ylabel in (left, "loss"), (right, "accuracy on validation images"):
+            axis.set(xlabel="epoch", ylabel=ylabel, xlim=(0.5, epochs + 0.5))
+        if shown:
+            shown[0].update(figure)
+        else:
+            shown.append(display(figure, display_id=True))
+
+    return show
 
 
 def _warn_if_stuck(run: Run, valid: Digits, rate: Any) -> None:

@@ -860,3 +860,25 @@ def test_the_rate_that_was_asked_for_is_recorded(few):
     slower = lambda parameters, lr: torch.optim.SGD(parameters, lr / 10)
     run = fit(cross_entropy_loss, *few, epochs=1, lr=0.5, optimizer=slower, **QUICK)
     assert run.settings["lr"] == 0.5 and run.coords["lr"] == 0.5
+
+
+def test_a_live_curve_is_drawn_after_each_epoch_where_there_is_a_notebook(few, monkeypatch):
+    with pytest.raises(ValueError, match=r"elsewhere write run.plot\(\) afterwards"):
+        fit(cross_entropy_loss, *few, plot=True)
+    drawn = []
+
+    class Handle:
+        update = staticmethod(drawn.append)
+
+    def display(figure, display_id):
+        drawn.append(figure)
+        return Handle()
+
+    monkeypatch.setattr("IPython.get_ipython", lambda: "a notebook")
+    monkeypatch.setattr("IPython.display.display", display)
+    run = fit(cross_entropy_loss, *few, epochs=3, plot=True, progress=False)
+    assert [len(figure.axes[1].lines[0].get_xdata()) for figure in drawn] == [1, 2, 3]
+    left, right = drawn[-1].axes
+    assert [list(line.get_ydata()) for line in left.lines] == [run.runs.train_loss[:, 0].tolist(), run.runs.valid_loss[:, 0].tolist()]
+    assert list(right.lines[0].get_ydata()) == run.accuracy.tolist()
+    assert drawn[-1].alt.endswith(f"after epoch 3 the accuracy is {run.history[-1].accuracy:.4f}")
