@@ -88,7 +88,7 @@ STRANGERS = [
 ]
 
 
-@pytest.mark.parametrize("loss, columns, kind, reduction", STRANGERS, ids=lambda v: str(v)[:40])
+@pytest.mark.parametrize("loss, columns, kind, reduction", STRANGERS, ids=named)
 def test_a_strangers_loss_is_read(loss, columns, kind, reduction, device):
     if isinstance(loss, nn.Module):
         loss = loss.to(device)

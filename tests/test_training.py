@@ -123,7 +123,7 @@ NETWORK = dict(model=nn.Linear(784, 2))
         (dict(metrics=dict(f1="f1")), TypeError, "the metric 'f1' must be a function"),
         (dict(metrics=dict(f1=lambda p, t: p)), ValueError, "the metric 'f1' failed on"),
     ],
-    ids=lambda value: str(value)[:60],
+    ids=named,
 )  # fmt: skip
 def test_settings_that_make_no_sense(sample, setting, error, words):
     with pytest.raises(error, match=words):
