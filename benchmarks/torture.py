@@ -1,7 +1,7 @@
 """Everything that must not cost or fake a result, many times over: torture.json.
 
 python benchmarks/torture.py [SHARE] [NAME ...]: a share of the full counts, 1 unless given, of all
-experiments or of those named. A try is clear (the documented error, with the file's name where
+experiments or of those named; at full counts each is written as it is done, with its record. A try is clear (the documented error, with the file's name where
 there is a file), silent (accepted although it is another), wrong (another exception, or none),
 hang (over 2 s; over 25 s for functions given to the doctor), lost (a result that was there is
 gone), or none of these, where nothing was wrong with it and it was taken. `make torture` fails where anything but clear is counted.
@@ -19,7 +19,7 @@ import torture_numbers
 import torture_saves
 from tally import KINDS
 
-from mnist_ce.results import Table, make_record, write_json
+from mnist_ce.results import Table, make_record, read_json, write_json
 
 COUNTS: dict[str, tuple[Any, int]] = {  # what is tortured: the experiment and its full count
     "checkpoints, bytes changed": (torture_saves.mutated_bytes, 20_000),
@@ -46,22 +46,24 @@ COUNTS |= {
 
 
 def main() -> None:
-    """Run all, print the table, write the JSON."""
+    """Run all, or those named, print the table; at full counts, write each row as it is done."""
     torch.set_num_threads(1)
     share = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
-    rows, start = [], time.perf_counter()
+    path = Path(__file__).parent / "torture.json"
+    kept = {row["what"]: row for row in read_json(path)["rows"]} if path.exists() else {}
+    rows = []
     for name in sys.argv[2:] or COUNTS:
         experiment, full = COUNTS[name]
         began, count = time.perf_counter(), max(1, round(full * share))
         found = experiment(count)
-        rows.append(dict(what=name, **{kind: int(found[kind]) for kind in KINDS}))
-        print(f"{name:40} {found}  {time.perf_counter() - began:.0f} s", flush=True)
+        row = dict(what=name, **{kind: int(found[kind]) for kind in KINDS})
+        rows.append(row)
+        seconds = time.perf_counter() - began
+        print(f"{name:40} {found}  {seconds:.0f} s", flush=True)
+        if share == 1:
+            kept[name] = row | dict(seconds=seconds, record=make_record({}))
+            write_json(path, dict(rows=[kept[name] for name in COUNTS if name in kept]))
     print(Table([list(row.values()) for row in rows], ["what", *KINDS]))
-    if not sys.argv[1:]:
-        seconds = time.perf_counter() - start
-        record = make_record({})
-        path = Path(__file__).parent / "torture.json"
-        write_json(path, dict(rows=rows, seconds=seconds, record=record))
     if any(row[kind] for row in rows for kind in ("silent", "wrong", "hang", "lost")):
         raise SystemExit("not all is clear")
 

@@ -45,7 +45,9 @@ from mnist_ce.results import (
     Runs, Table, new_figure, plain, read_json, summarize, write_file, write_json,
 )  # fmt: skip
 from .scores import as_loss
-from .training import NonFiniteLoss, fit, load_run, same_protocol, select_device
+from mnist_ce.training import (
+    NonFiniteLoss, fit, load_run, same_protocol, select_device, this_thread,
+)  # fmt: skip
 
 # %% ../nbs/reference/21_cli.ipynb #536decf9
 class _DigitList(click.ParamType):
@@ -231,7 +233,7 @@ class _Heed:
         if self.heard:
             return
         self.number, self.heard = number, True
-        for stream in 1, 2:  # a terminal that is gone would break whoever prints
+        for stream in 1, 2:  # a terminal that is gone would break any print
             if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         if not self.writing:
@@ -300,7 +302,7 @@ def _place(folder: Path, command: str, resume: Path | None, **options: Any) -> I
         dist.broadcast_object_list(told)
         yield told[0]
         return
-    new_figure().subplots()  # now, for after a signal there is no time to load what draws it,
+    new_figure().subplots()  # now, because after a signal there is no time to load what draws it,
     str(Table([[0.5]], ["tables"]))  # prints it,
     summarize([0, 1])  # and sums it up
     options = plain(dict(command=command, **options))
@@ -332,8 +334,16 @@ def _stages(stages: dict[str, Any], path: Path) -> tuple[dict[str, Any], bool]:
         try:
             found[name] = stage(keep=path / name)
         except KeyboardInterrupt:
-            if not found:
-                raise
+            # Perhaps after the last crowd was kept: read what there is, train nothing more.
+            this_thread.stop = threading.Event()
+            this_thread.stop.set()
+            try:
+                found[name] = stage(keep=path / name)
+            except KeyboardInterrupt:
+                if not found:
+                    raise
+            finally:
+                del this_thread.stop
             [*found.values()][-1].record["interrupted"] = True
             return found, True
         if found[name] is not None and found[name].record.get("interrupted"):

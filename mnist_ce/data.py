@@ -981,10 +981,10 @@ def _doubts(data: Digits) -> Iterator[str]:
     low, high = x.min().item(), x.max().item()
     if (low >= 0 and high > 1.5) or max(-low, high) > 20:
         scale = 255 if 16 < high <= 255 else high
-        mended = f"data.x / {scale:g}" if low >= 0 else f"(data.x - {low:g}) / {high - low:g}"
+        scaled = f"data.x / {scale:g}" if low >= 0 else f"(data.x - {low:g}) / {high - low:g}"
         yield (
             f"the images are floats from {low:g} to {high:g}, expected 0 to 1, and are left as "
-            f"they are: write Digits({mended}, data.y, data.classes)"
+            f"they are: write Digits({scaled}, data.y, data.classes)"
         )
     elif 0 < high - low < 0.25:
         yield (

@@ -55,6 +55,9 @@ def in_threads(
     workers: 0 or 1 stay in the calling thread, 0 with torch's own threads. After Ctrl-C the tasks
     that run are stopped, and what was finished comes first.
     """
+    ended = getattr(this_thread, "stop", None)
+    if tasks and ended is not None and ended.is_set():
+        raise KeyboardInterrupt
     if workers < 2:
         with one_thread() if workers else nullcontext():
             yield from ((k, task()) for k, task in enumerate(tasks))
@@ -168,7 +171,7 @@ def fit_many(
         return runs
 
 # %% ../nbs/reference/17_ensemble.ipynb #1bfa0a5d
-CROWD = 100  # models side by side: fast, soon done, and the same whoever trains them
+CROWD = 100  # models side by side: fast, soon done, and the same in any process
 WORK = 6e10  # multiplications of a pass forward: some seconds, which is what a crowd may cost
 
 

@@ -196,7 +196,7 @@ def factorial(
 ) -> Runs:
     """Train the two-column cross entropy with every combination of `FAULTS`: `Runs`.
 
-    Coordinates: "combination", a digit for each of `FAULTS` in order, 0 mended or 1 faulty, such as
+    Coordinates: "combination", a digit for each of `FAULTS` in order, 0 fixed or 1 faulty, such as
     "1011111"; the setting of each fault by its name; seed. Scores after the last epoch, on the
     validation images, float64 [1, 128 * seeds]: reported, what was printed; true_accuracy, the
     share of right answers, where weights that are not finite answer "a 7" to every image. keep: a

@@ -502,7 +502,7 @@ def linear_models(
         known, data.x.shape[1], known.columns or classes, seeds, stds, rates, device
     )
 
-# %% ../nbs/reference/16_training.ipynb #20b70afc
+# %% ../nbs/reference/16_training.ipynb #471bc869
 def fingerprint(*data: Digits) -> str:
     """A word that tells images, labels and classes from others."""
     found = hashlib.sha256()
@@ -588,7 +588,6 @@ class StateFile:
         except Exception as error:  # what a wrong state raises depends on what it holds
             raise ValueError(f"{self.path} is not a saved run: {error}") from error
         return runs
-
 
 # %% ../nbs/reference/16_training.ipynb #6d3aa6e6
 def load_runs(path: Any, model: nn.Module | None = None) -> Runs:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from mnist_ce import cli
+from mnist_ce import cli, original
 from mnist_ce.data import mnist
 from mnist_ce.losses import cross_entropy_loss
 from mnist_ce.metrics import accuracy
@@ -430,3 +430,20 @@ def test_a_lock_of_the_bars_that_was_left_held_holds_nobody_up():
         with lock:
             pass
     assert time.monotonic() - start < 2
+
+
+def test_ctrl_c_after_the_last_crowd_of_a_stage_was_kept_loses_nothing(few, tmp_path, monkeypatch):
+    joined, calls = original.joined, []
+
+    def interrupt_once(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return joined(*args)
+
+    monkeypatch.setattr(original, "joined", interrupt_once)
+    done = invoke("compare", "--published", 3, "--output", tmp_path)
+    assert done.exit_code == 130 and "interrupted: these are the models that were finished" in done.stdout
+    report = report_in(tmp_path)
+    assert report["published"]["mnist_loss"]["seed"] == [0, 1, 2] and report["record"]["interrupted"] is True
+    assert "softmax" not in report["published"] and not hasattr(cli.this_thread, "stop")

@@ -1,0 +1,94 @@
+"""The lessons are lessons: of one form, short, with questions, pictures that say what they show, and an end."""
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+NBS = Path(__file__).parent.parent / "nbs"
+LESSONS = sorted(NBS.glob("[0-9][0-9]_*.ipynb"))
+CHAPTERS = LESSONS + sorted(NBS.glob("reference/*.ipynb")) + [NBS / "index.ipynb"]
+EACH = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+
+
+def cells_of(path, kind=None):
+    cells = json.loads(path.read_text())["cells"]
+    return [cell for cell in cells if kind in (None, cell["cell_type"])]
+
+
+def sources(path, kind):
+    return ["".join(cell["source"]) for cell in cells_of(path, kind)]
+
+
+def figures(path):
+    """The words of each figure."""
+    outputs = [output for cell in cells_of(path, "code") for output in cell["outputs"]]
+    pictures = [output for output in outputs if any(kind.startswith("image/") for kind in output.get("data", {}))]
+    return [output["metadata"].get("image/png", {}).get("alt", "") for output in pictures]
+
+
+def test_the_lessons_are_numbered_without_a_hole():
+    assert [path.name[:2] for path in LESSONS] == [f"{k:02}" for k in range(16)]
+
+
+@EACH
+def test_a_lesson_is_short(path):
+    assert len(cells_of(path)) <= 25
+    for code in sources(path, "code"):
+        assert len(code.splitlines()) <= 25, code
+        assert not [line for line in code.splitlines() if len(line) > 88]
+
+
+@EACH
+def test_a_lesson_opens_with_a_question_and_ends_with_a_summary(path):
+    first = sources(path, "markdown")[0]
+    assert re.match(r"# .+\n\n> .+\?\n\n\*\*You need:\*\* .+ \*\*You will know:\*\* .+ \*\*Time:\*\* \d+ minutes\.", first)
+    text = "\n\n".join(sources(path, "markdown"))
+    assert re.search(r"^## Summary$", text, re.M) and re.search(r"^## Next$", text, re.M)
+    assert cells_of(path)[-1]["cell_type"] == "markdown"
+
+
+@EACH
+def test_a_lesson_asks(path):
+    text = "\n\n".join(sources(path, "markdown"))
+    assert text.count("**Predict before you run.**") >= 3
+    questions = text.partition("\n## Questions\n")[2]
+    asked = re.findall(r"^(\d)\. ", questions, re.M)
+    assert asked == ["1", "2", "3", "4", "5"]
+    in_code = re.findall(r"^# Question (\d)", "\n".join(sources(path, "code")), re.M)
+    assert len(re.findall(r"<details>", questions)) + len(set(in_code)) >= 5, "an answer to each"
+
+
+@EACH
+def test_answers_in_code_are_folded(path):
+    for cell in cells_of(path, "code"):
+        if "".join(cell["source"]).startswith("# Question"):
+            assert cell["metadata"].get("jupyter") == {"source_hidden": True}
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_each_figure_says_what_it_shows(path):
+    assert all(len(alt) > 20 for alt in figures(path)), "new_figure(..., alt=...)"
+
+
+@EACH
+def test_each_figure_of_a_lesson_has_a_caption(path):
+    number = path.name[:2]
+    captions = re.findall(r"\*\*Figure (\d\d)\.(\d+)\.\*\* \w", "\n".join(sources(path, "markdown")))
+    assert captions == [(number, str(k + 1)) for k in range(len(figures(path)))]
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", "\n".join(sources(path, "markdown"))):
+        base = NBS.parent if path.name == "index.ipynb" else path.parent  # the index is the README
+        assert target.startswith("http") or (base / target).exists(), target
+
+
+WORDS = r"\b(mend(s|ed|ing)?|[Ww]hoever|for want of|told in|come out even|for there (is|are))\b"
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_the_prose_is_plain_american_english(path):
+    found = re.search(WORDS, "\n".join(sources(path, "markdown")))
+    assert not found, found.group(0)
