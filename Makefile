@@ -6,6 +6,8 @@
 #             PyTorch's MNIST example; make bench-peers: against JAX, and
 #             the doctor against other tools
 # make torture   damaged files, kills, full disks, hostile functions, many times over
+# make figures   the lessons' figures as files and an answer sheet, into runs/handouts
+# make test-browser   open and run every lesson in a headless Chromium
 # make audit   write the bill of materials, look up known vulnerabilities of the pins
 # make mutants   break the library on purpose, and see which of its tests notice
 PYTHON ?= python3
@@ -18,7 +20,7 @@ CPU_PINS = $(shell sed -nE 's/^(torch|torchvision)==([0-9.]+).*/\1==\2+cpu/p' $(
 PINS := uv pip compile setup.py --universal --python-version 3.10 --upgrade --no-annotate \
 	--custom-compile-command "make pins"
 
-.PHONY: run test test-lowest bench bench-peers bench-tests torture audit mutants notebooks readme bundle pins clean
+.PHONY: run test test-lowest bench bench-peers bench-tests torture audit mutants notebooks figures test-browser readme bundle pins clean
 
 run: .venv/core
 	$(BIN)/mnist-ce compare
@@ -62,6 +64,14 @@ notebooks: .venv/dev
 	$(BIN)/python nbs/execute.py nbs/*.ipynb nbs/reference/*.ipynb
 	$(BIN)/nbdev-clean
 	$(BIN)/python nbs/readme.py
+
+# What a teacher hands out, from the lessons: figures as files, questions with answers.
+figures: .venv/dev
+	$(BIN)/python nbs/handouts.py runs/handouts
+
+# Every lesson opened and run in JupyterLab in a headless Chromium: the system's, or CHROMIUM=path.
+test-browser: .venv-browser/core
+	.venv-browser/bin/python tests/browser.py $(BIN)/python $(CHROMIUM)
 
 readme: .venv/dev
 	$(BIN)/python nbs/readme.py
@@ -127,5 +137,10 @@ endef
 	.venv-audit/bin/python -m pip install pip-audit cyclonedx-bom
 	touch $@
 
+.venv-browser/core: .venv/dev
+	$(NEW_VENV)
+	.venv-browser/bin/python -m pip install playwright==1.65.2
+	touch $@
+
 clean:
-	rm -rf .venv .venv-lowest .venv-peers .venv-audit build dist runs .mutants *.egg-info
+	rm -rf .venv .venv-lowest .venv-peers .venv-audit .venv-browser build dist runs .mutants *.egg-info

@@ -124,12 +124,12 @@ _LOSS = _Function(_OURS)
 _device = click.option(
     "--device", default="auto", help="auto, cpu or cuda; auto takes CUDA where there is one."
 )
-_data_seed = click.option("--data-seed", default=0, help="Of the order of shuffled batches.")
+_data_seed = click.option("--data-seed", default=0, help="The seed of the order of the batches.")
 _output = click.option(
     "--output",
     default="runs",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the results.",
+    help="The folder to write the results into.",
 )
 _resume = click.option(
     "--resume",
@@ -151,14 +151,24 @@ _losses = click.option(
 def _training_options(command: Any) -> Any:
     option = click.option
     options = [
-        option("--digits", type=_DigitList(), default="7,3", help="Such as 3,7 or 0-9."),
-        option("--epochs", default=10, help="Passes over the training images."),
-        option("--batch-size", default=256, help="Images per step."),
-        option("--shuffle/--no-shuffle", default=True, help="Draw the batches anew each epoch."),
-        option("--init-std", default=0.01, help="Of the initial weights; the original's was 1."),
+        option(
+            "--digits", type=_DigitList(), default="7,3",
+            help="The digits to tell apart, such as 3,7 or 0-9.",
+        ),
+        option("--epochs", default=10, help="How many times to go through the training images."),
+        option("--batch-size", default=256, help="How many images a step of training sees."),
+        option(
+            "--shuffle/--no-shuffle", default=True,
+            help="Draw new batches in each epoch, or keep the images in order.",
+        ),
+        option(
+            "--init-std", default=0.01,
+            help="The standard deviation of the initial weights; in the original it was 1.",
+        ),
         _device,
         option(
-            "--data", default="bundle", help="bundle, fastai, or a folder of PNGs or IDX files."
+            "--data", default="bundle",
+            help="Where the images come from: bundle, fastai, or a folder of PNGs or IDX files.",
         ),
     ]
     for add in reversed(options):
@@ -404,7 +414,7 @@ def _heading(train: Digits, valid: Digits, runs: Runs) -> str:
 @click.group(context_settings=dict(help_option_names=["-h", "--help"], show_default=True))
 @click.version_option(__version__)
 def main() -> None:
-    """Why did my loss not train? MNIST's digits, a linear model, three losses."""
+    """Why did my loss not train? Compare losses on MNIST's digits, or examine your own training."""
 
 # %% ../nbs/reference/21_cli.ipynb #9d282e80
 _PUBLISHED = {
@@ -464,12 +474,16 @@ def _right_block(runs: Runs, train: Digits, valid: Digits, lr: float) -> None:
 
 @main.command("compare")
 @_losses
-@click.option("--seeds", default=30, type=click.IntRange(min=1), help="Of the initial weights.")
-@click.option("--orders", default=10, type=click.IntRange(min=1), help="Of the batches.")
-@click.option("--lr", type=float, help="[default: 1.0; 0.3 for more than two digits]")
+@click.option(
+    "--seeds", default=30, type=click.IntRange(min=1), help="How many initial weights to start from."
+)
+@click.option(
+    "--orders", default=10, type=click.IntRange(min=1), help="How many orders of the batches to try."
+)
+@click.option("--lr", type=float, help="The learning rate.  [default: 1.0; 0.3 for more than two digits]")
 @click.option(
     "--published", default=100, type=click.IntRange(min=0),
-    help="Models of each published run, of 3s and 7s; 0 leaves these runs out.",
+    help="How many models of each published run to train; 0 leaves these runs out.",
 )  # fmt: skip
 @_training_options
 @_output
@@ -477,7 +491,7 @@ def _right_block(runs: Runs, train: Digits, valid: Digits, lr: float) -> None:
 def _compare(losses: Any, seeds: int, orders: int, lr: float | None, published: int, digits: Any,
              device: str, data: str, output: Path, resume: Path | None,
              **settings: Any) -> None:  # fmt: skip
-    """Train with each loss, as published and done right: tables, JSON and a picture.
+    """Train with each loss, as the notebook did and done right. Write tables, JSON and a picture.
 
     Each loss is trained from every seed under every order of the batches.
     """
@@ -523,15 +537,17 @@ def _compare(losses: Any, seeds: int, orders: int, lr: float | None, published: 
 # %% ../nbs/reference/21_cli.ipynb #ebb083a5
 @main.command("sweep")
 @_losses
-@click.option("--seeds", default=30, type=click.IntRange(min=1), help="Of each loss and rate.")
-@click.option("--lrs", type=_Rates(), default="0.01:10:13", help="Rates, by equal factors.")
+@click.option(
+    "--seeds", default=30, type=click.IntRange(min=1), help="How many models of each loss and rate."
+)
+@click.option("--lrs", type=_Rates(), default="0.01:10:13", help="The learning rates, low:high:count.")
 @_training_options
 @_data_seed
 @_output
 @_resume
 def _sweep(losses: Any, seeds: int, lrs: Any, digits: Any, device: str, data: str, output: Path,
            resume: Path | None, **settings: Any) -> None:  # fmt: skip
-    """Train over a range of learning rates from many seeds: a table, JSON and a picture."""
+    """Train with each loss over a range of learning rates. Write a table, JSON and a picture."""
     _make_folder(output)
     with _telling() as heed:
         train, valid, where = _start(digits, data, device)
@@ -558,22 +574,25 @@ def _sweep(losses: Any, seeds: int, lrs: Any, digits: Any, device: str, data: st
 @click.option("--loss", type=_LOSS, default="cross_entropy_loss", metavar="NAME",
               help=f"{', '.join(_OURS)}, or module:function of your own.")  # fmt: skip
 @click.option("--model", "kind", type=click.Choice(MODELS), default="linear",
-              help="mlp has a hidden layer of 30, convnet convolutions.")  # fmt: skip
-@click.option("--seed", default=0, help="Of the initial weights.")
+              help="mlp has a hidden layer of 30 units, convnet has convolutions.")  # fmt: skip
+@click.option("--seed", default=0, help="The seed of the initial weights.")
 @click.option(
-    "--lr", type=float, help="[default: 1.0; 0.3 for more than two digits; networks 0.01]"
+    "--lr", type=float,
+    help="The learning rate.  [default: 1.0; 0.3 for more than two digits; networks 0.01]",
 )
 @_training_options
 @_data_seed
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path),
-              help="File of the model.  [default: runs/train-….safetensors]")  # fmt: skip
+              help="The file to write the model into.  [default: runs/train-….safetensors]")  # fmt: skip
 @click.option("--resume", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="File of a training that was interrupted, to finish it with the same "
+              help="The file of a training that was interrupted, to finish it with the same "
               "options.")  # fmt: skip
 @click.pass_context
 def _train(context: Any, loss: Any, kind: str, seed: int, lr: float | None, digits: Any, data: str,
            output: Path | None, resume: Path | None, **settings: Any) -> None:  # fmt: skip
-    """Train one model, print its history, and save it. mlp and convnet: by AdamW, in one cycle.
+    """Train one model, print its history, and save it.
+
+    mlp and convnet are trained by AdamW, with a learning rate that rises and falls once.
 
     After each epoch it is saved with all that training goes on from.
     """
@@ -615,16 +634,18 @@ def _train(context: Any, loss: Any, kind: str, seed: int, lr: float | None, digi
 
 # %% ../nbs/reference/21_cli.ipynb #0036a2b1
 @main.command("autopsy")
-@click.option("--seeds", default=300, type=click.IntRange(min=2), help="Of each published run.")
+@click.option(
+    "--seeds", default=300, type=click.IntRange(min=2), help="How many models of each published run."
+)
 @click.option("--factorial-seeds", default=100, type=click.IntRange(min=2),
-              help="Of each combination of faults.")  # fmt: skip
+              help="How many models of each combination of faults.")  # fmt: skip
 @_device
 @_output
 @_resume
 def _autopsy(
     seeds: int, factorial_seeds: int, device: str, output: Path, resume: Path | None
 ) -> None:
-    """Repeat the original's runs and try all its faults; write HTML and JSON."""
+    """Repeat the original notebook's runs, try all combinations of its faults, write a report."""
     _make_folder(output)
     with _telling() as heed:
         where = select_device(device)
@@ -680,11 +701,11 @@ def _apart(target: str | None, columns: int | None, seconds: float, names: Any) 
 @click.option("--valid", metavar="NAME", help="Your validation data.")
 @click.option("--optimizer", metavar="NAME", help="Your optimizer.")
 @click.option("--step", metavar="NAME", help="All that your loop does with one batch.")
-@click.option("--validate", metavar="NAME", help="Your validation, to a number.")
+@click.option("--validate", metavar="NAME", help="Your validation, a function that returns a number.")
 @click.option(
     "--columns",
     type=click.IntRange(min=1),
-    help="Of the scores that loss and metric take.  [default: found out]",
+    help="How many columns of scores your loss and metric take.  [default: found by trying]",
 )
 @click.option(
     "--seconds",

@@ -1,4 +1,5 @@
 """Render index.ipynb to the repository's README.md: hidden cells left out, code fences labeled."""
+import re
 from pathlib import Path
 
 import nbformat
@@ -25,7 +26,9 @@ def render():
     text, resources = MarkdownExporter(config=config, preprocessors=[coalesce]).from_notebook_node(
         notebook, resources={"output_files_dir": FIGURES}
     )
-    text = text.replace("```python\n\n```\n", "").replace("![png]", "![accuracy by epoch]")
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    alts = [output.metadata["image/png"]["alt"] for output in outputs if "image/png" in output.get("data", {})]
+    text = re.sub(r"!\[png\]", lambda _: f"![{alts.pop(0)}]", text).replace("```python\n\n```\n", "")
     lines = [line.rstrip() for line in text.strip().split("\n")]
     kept = [line for above, line in zip(["x"] + lines, lines) if line or above]  # one empty line at most
     return "\n".join(kept) + "\n", resources["outputs"]

@@ -1,6 +1,8 @@
 """The lessons are lessons: of one form, short, with questions, pictures that say what they show, and an end."""
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,23 @@ WORDS = r"\b(mend(s|ed|ing)?|[Ww]hoever|for want of|told in|come out even|for th
 def test_the_prose_is_plain_american_english(path):
     found = re.search(WORDS, "\n".join(sources(path, "markdown")))
     assert not found, found.group(0)
+
+
+def test_a_teacher_gets_every_figure_and_every_answer_as_files(tmp_path):
+    subprocess.run([sys.executable, str(NBS / "handouts.py"), str(tmp_path)], check=True)
+    pictures = sorted((tmp_path / "figures").iterdir())
+    assert len(pictures) == sum(len(figures(path)) for path in LESSONS) > 40
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+    listed = (tmp_path / "figures.md").read_text()
+    assert re.findall(r"\(figures/(\S+)\)", listed) == [picture.name for picture in pictures]
+    answers = (tmp_path / "answers.md").read_text()
+    assert len(re.findall(r"^## \d\d ", answers, re.M)) == 16 and answers.count("*Answer.*") >= 60
+    assert "<details>" not in answers and len(re.findall(r"^\d\. ", answers, re.M)) == 80
+
+
+def test_each_word_of_the_glossary_stands_in_its_lesson():
+    rows = re.findall(r"^\| (.+?) \| .+ \| \[(\d\d)\]\((\S+)\) \|$", (NBS / "glossary.md").read_text(), re.M)
+    assert len(rows) >= 30 and [word.lower() for word, *_ in rows] == sorted(word.lower() for word, *_ in rows)
+    for words, number, name in rows:
+        text = "\n".join(sources(NBS / name, "markdown")).lower()
+        assert name.startswith(number) and words.split(", ")[0].lower() in text, (words, name)
