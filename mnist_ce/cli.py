@@ -475,12 +475,14 @@ def _right_block(runs: Runs, train: Digits, valid: Digits, lr: float) -> None:
 @main.command("compare")
 @_losses
 @click.option(
-    "--seeds", default=30, type=click.IntRange(min=1), help="How many initial weights to start from."
+    "--seeds", default=30, type=click.IntRange(min=1), help="How many weights to start from."
 )
 @click.option(
-    "--orders", default=10, type=click.IntRange(min=1), help="How many orders of the batches to try."
+    "--orders", default=10, type=click.IntRange(min=1), help="How many orders of batches to try."
 )
-@click.option("--lr", type=float, help="The learning rate.  [default: 1.0; 0.3 for more than two digits]")
+@click.option(
+    "--lr", type=float, help="The learning rate.  [default: 1.0; 0.3 for more than two digits]"
+)
 @click.option(
     "--published", default=100, type=click.IntRange(min=0),
     help="How many models of each published run to train; 0 leaves these runs out.",
@@ -540,7 +542,9 @@ def _compare(losses: Any, seeds: int, orders: int, lr: float | None, published: 
 @click.option(
     "--seeds", default=30, type=click.IntRange(min=1), help="How many models of each loss and rate."
 )
-@click.option("--lrs", type=_Rates(), default="0.01:10:13", help="The learning rates, low:high:count.")
+@click.option(
+    "--lrs", type=_Rates(), default="0.01:10:13", help="The learning rates, low:high:count."
+)
 @_training_options
 @_data_seed
 @_output
@@ -583,7 +587,7 @@ def _sweep(losses: Any, seeds: int, lrs: Any, digits: Any, device: str, data: st
 @_training_options
 @_data_seed
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path),
-              help="The file to write the model into.  [default: runs/train-….safetensors]")  # fmt: skip
+              help="The file of the model.  [default: runs/train-….safetensors]")  # fmt: skip
 @click.option("--resume", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="The file of a training that was interrupted, to finish it with the same "
               "options.")  # fmt: skip
@@ -635,7 +639,7 @@ def _train(context: Any, loss: Any, kind: str, seed: int, lr: float | None, digi
 # %% ../nbs/reference/21_cli.ipynb #0036a2b1
 @main.command("autopsy")
 @click.option(
-    "--seeds", default=300, type=click.IntRange(min=2), help="How many models of each published run."
+    "--seeds", default=300, type=click.IntRange(min=2), help="How many models of a published run."
 )
 @click.option("--factorial-seeds", default=100, type=click.IntRange(min=2),
               help="How many models of each combination of faults.")  # fmt: skip
@@ -701,7 +705,7 @@ def _apart(target: str | None, columns: int | None, seconds: float, names: Any) 
 @click.option("--valid", metavar="NAME", help="Your validation data.")
 @click.option("--optimizer", metavar="NAME", help="Your optimizer.")
 @click.option("--step", metavar="NAME", help="All that your loop does with one batch.")
-@click.option("--validate", metavar="NAME", help="Your validation, a function that returns a number.")
+@click.option("--validate", metavar="NAME", help="Your validation, which returns a number.")
 @click.option(
     "--columns",
     type=click.IntRange(min=1),
