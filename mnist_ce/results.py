@@ -7,6 +7,7 @@ __all__ = ['assert_close', 'Summary', 'summarize', 'Components', 'components', '
            'plain', 'read_json', 'write_json', 'settings_kept', 'own_settings', 'Runs', 'join_runs', 'Run', 'paired']
 
 # %% ../nbs/reference/01_results.ipynb #f0a6a907
+import base64
 import contextlib
 import errno
 import functools
@@ -447,10 +448,13 @@ def new_figure(width: float = 7, height: float = 4, alt: str = "") -> Any:
     class ShownFigure(Figure):
         alt: str
 
-        def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
+        # A bundle, because pyplot, once imported, takes over how a figure becomes a PNG.
+        def _repr_mimebundle_(self, **which: Any) -> tuple[dict[str, str], dict[str, Any]]:
             picture = io.BytesIO()
             self.savefig(picture)
-            return picture.getvalue(), dict(alt=self.alt, width=round(100 * width))
+            coded = base64.b64encode(picture.getvalue()).decode()
+            told = dict(alt=self.alt, width=round(100 * width))
+            return {"image/png": coded, "text/plain": self.alt}, {"image/png": told}
 
     # Drawn small and shown larger, matplotlib's text of 10 points is one of 12.
     size = width / 1.2, height / 1.2

@@ -1,5 +1,7 @@
 """What users read: summaries, tables, runs by their coordinates, records; by value."""
+import base64
 import copy
+import io
 import json
 import math
 import os
@@ -9,12 +11,14 @@ import sys
 from collections import namedtuple
 from datetime import datetime, timedelta, timezone
 
+import matplotlib
 import matplotlib.colors
 import matplotlib.figure
 import numpy as np
 import pytest
 import torch
 from conftest import named
+from PIL import Image
 from scipy.stats import t as student
 from torch import nn
 
@@ -24,8 +28,8 @@ from mnist_ce.data import Digits
 from mnist_ce.losses import cross_entropy_loss, mnist_loss
 from mnist_ce.model import Linears, Network
 from mnist_ce.results import (
-    Run, Runs, Summary, Table, assert_close, components, crossed, draw_band, join_runs, make_record,
-    new_figure, paired, paired_error, summarize, write_json,
+    Run, Runs, Summary, Table, assert_close, components, crossed, draw_band, join_runs, look,
+    make_record, new_figure, paired, paired_error, summarize, write_json,
 )  # fmt: skip
 
 
@@ -406,11 +410,27 @@ def test_a_band_ends_where_all_models_broke():
         draw_band(axis, [1, 2, 3], values.unsqueeze(2), "x")
 
 
-def test_a_figure_shows_itself():
-    figure = new_figure()
-    assert figure.get_size_inches().tolist() == [7, 4] and figure.get_layout_engine() is not None
-    assert figure._repr_png_().startswith(b"\x89PNG")
-    assert new_figure(3, 2).get_size_inches().tolist() == [3, 2]
+def test_a_figure_shows_itself_and_says_what_it_shows():
+    formatters = pytest.importorskip("IPython.core.formatters", reason="Jupyter is a development tool")
+    figure = new_figure(6, 3, "two lines that cross")
+    assert figure.get_layout_engine() is not None
+    for _ in range(2):  # pyplot, once imported, has a formatter of its own for figures
+        shown, told = formatters.DisplayFormatter().format(figure)
+        assert told["image/png"] == dict(alt="two lines that cross", width=600)
+        picture = Image.open(io.BytesIO(base64.b64decode(shown["image/png"])))
+        assert picture.size == (1200, 600), "200 dots for each inch"
+        import matplotlib.pyplot  # noqa: F401
+    points = matplotlib.rcParams["font.size"] * figure.dpi / 200
+    assert points == 12, "text of 12 points, at 200 dots an inch"
+
+
+def test_each_loss_has_a_look_of_its_own_in_color_and_in_gray():
+    names = ["mnist_loss", "softmax_loss", "cross_entropy_loss", "log_of_softmax"]
+    looks = [look(name) for name in names] + [look("another", k) for k in range(4)]
+    for kind in "color", "marker":
+        assert len({one[kind] for one in looks}) == 8
+    assert len({(one["marker"], one["linestyle"]) for one in looks}) == 8
+    assert look("mnist_loss", 3) == look("mnist_loss") and look("another", 4) == look("another", 0)
 
 
 def test_tables_keep_their_columns():
