@@ -5,6 +5,7 @@
 # make bench  time the package against the original's loop, bare products, busy neighbors, and
 #             PyTorch's MNIST example; make bench-peers: against JAX, and
 #             the doctor against other tools
+# make studies   the runs behind the lessons that are too many for a lesson
 # make torture   damaged files, kills, full disks, hostile functions, many times over
 # make figures   the lessons' figures as files and an answer sheet, into runs/handouts
 # make test-browser   open and run every lesson in a headless Chromium
@@ -20,7 +21,7 @@ CPU_PINS = $(shell sed -nE 's/^(torch|torchvision)==([0-9.]+).*/\1==\2+cpu/p' $(
 PINS := uv pip compile setup.py --universal --python-version 3.10 --upgrade --no-annotate \
 	--custom-compile-command "make pins"
 
-.PHONY: run test test-lowest bench bench-peers bench-tests torture audit mutants notebooks figures test-browser readme bundle pins clean
+.PHONY: run test test-lowest bench bench-peers bench-tests studies torture audit mutants notebooks figures test-browser readme bundle pins clean
 
 run: .venv/core
 	$(BIN)/mnist-ce compare
@@ -50,6 +51,14 @@ bench-peers: .venv/dev .venv-peers/core
 
 bench-tests: .venv/dev
 	$(BIN)/python benchmarks/busy.py tests
+
+# What the lessons load: runs that are too many for a lesson.
+studies: .venv/dev
+	$(BIN)/python benchmarks/seeds.py
+	$(BIN)/python benchmarks/rates.py
+	$(BIN)/python benchmarks/published.py
+	$(BIN)/python benchmarks/faults.py
+	$(BIN)/python benchmarks/optimum.py
 
 torture: .venv/dev
 	$(BIN)/python benchmarks/torture.py
