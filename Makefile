@@ -26,11 +26,11 @@ PINS := uv pip compile setup.py --universal --python-version 3.10 --upgrade --no
 run: .venv/core
 	$(BIN)/mnist-ce compare
 
-# A worker per core runs the notebooks, so each keeps to one thread.
+# A worker per core, so each notebook keeps to one thread.
 test: .venv/dev
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 # The lowest versions that settings.ini states, best with PYTHON=python3.10, the oldest there is.
 # They warn of their own age.
