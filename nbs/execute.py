@@ -12,18 +12,32 @@ from nbclient import NotebookClient
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
+class Client(NotebookClient):
+    """A client that lets widgets be: nothing here can be moved."""
+
+    def handle_comm_msg(self, outs, msg, cell_index):
+        pass
+
+
+def kept(cell):
+    """What is stored of a cell's outputs: of `interact` nothing, since its picture stands above it."""
+    if any(line.startswith("interact(") for line in cell.source.splitlines()):
+        return []
+    return [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+
+
 def execute(path):
     """The notebook at `path` with fresh outputs; what only moves in a browser is left out."""
     notebook = nbformat.read(path, as_version=4)
-    settings = dict(timeout=600, coalesce_streams=True, store_widget_state=False)
+    settings = dict(timeout=600, coalesce_streams=True)
     where = {"metadata": {"path": str(Path(path).parent)}}
-    NotebookClient(notebook, kernel_name="python3", resources=where, **settings).execute()
+    Client(notebook, kernel_name="python3", resources=where, **settings).execute()
     notebook.metadata.pop("widgets", None)
     notebook.metadata.pop("language_info", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
+            cell.outputs = kept(cell)
     return notebook
 
 
