@@ -86,7 +86,7 @@ def draw_reproductions(axes: Any, runs: dict[str, Runs]) -> None:
     told = axes[0].get_legend_handles_labels()
     axes[0].figure.legend(*told, loc="outside lower center", ncols=3)
 
-# %% ../nbs/reference/19_plots.ipynb #c4b4a820
+# %% ../nbs/reference/19_plots.ipynb #904837a1
 _DOWN = {"sign": "minus lost", "formula": "log of softmax", "lr": "rate 1.0"}
 _ACROSS = {
     "batches": "sorted batches",
@@ -137,7 +137,9 @@ def draw_mosaic(axis: Any, runs: Any, marked: str = "") -> None:
                 x, y = (at, -8.3 - k) if side else (k - 3.3, -at)
                 axis.plot(x, y, "o", color="black", fillstyle="full" if on else "none")
             x, y = (-1, -8.3 - k) if side else (k - 3.3, 0.9)
-            style = dict(ha="right", va="center") if side else dict(rotation=90, ha="center", va="bottom")
+            style = dict(ha="right", va="center")
+            if not side:
+                style = dict(ha="center", va="bottom", rotation="vertical")
             axis.text(x, y, label, **style)
     kinds = [kind for kind in OUTCOMES if kind in found.values()]
     for k, kind in enumerate(kinds):
