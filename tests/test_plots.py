@@ -9,7 +9,7 @@ import torch
 from mnist_ce.original import (
     EXPERIMENTS, FAULTS, OUTCOMES, band, effect, factorial, inside, outcome, reproduce,
 )  # fmt: skip
-from mnist_ce.plots import autopsy_page, draw_factorial, draw_reproductions, plot_curves, plot_sweep
+from mnist_ce.plots import autopsy_page, draw_mosaic, draw_reproductions, plot_curves, plot_sweep
 from mnist_ce.results import Run, Runs, new_figure, summarize
 
 
@@ -97,18 +97,88 @@ def test_the_page_holds_the_numbers_and_nothing_to_fetch(autopsy):
 def test_the_figures_of_the_autopsy_draw_truth_beside_report(autopsy):
     runs, combinations = autopsy
     figure = new_figure()
-    first, second, third = figure.subplots(1, 3)
+    first, second = figure.subplots(1, 2)
     draw_reproductions([first, second], runs)
-    draw_factorial(third, combinations)
+    assert first.get_ylabel() == "accuracy" and first.get_title() == "cross entropy, rate 1\n3 seeds"
+    assert [text.get_text() for text in first.texts] == ["no model left"] and not second.texts
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "reported, 99% of the seeds", "true accuracy, mean", "published",
+    ]  # fmt: skip
+    assert all(text.get_fontsize() >= 10 for text in legend.get_texts()), "10 points, shown as 12"
     true, published = second.lines
     assert list(true.get_ydata()) == runs["softmax"].true_accuracy.mean(1).tolist()
     assert list(published.get_ydata()) == list(EXPERIMENTS["softmax"].accuracy)
-    points = [point for line in third.lines[:5] for point in zip(*line.get_data())]
-    expected = [
-        (part.last("true_accuracy").mean().item(), part.last("reported").mean().item())
-        for part in combinations.by("combination").values()
-    ]
-    assert sorted(points) == sorted(expected)
+
+
+ON_THE_LEFT, BELOW = ("sign", "formula", "lr"), ("batches", "metric", "init_std", "validation")
+LABELS = dict(
+    sign="minus lost", formula="log of softmax", lr="rate 1.0", batches="sorted batches",
+    metric="column 0, batch means", init_std="weights 1.0 wide", validation="training images",
+)  # fmt: skip
+
+
+def mosaic(runs, **options):
+    """What `draw_mosaic` draws: {combination, as its dots tell it: (letter, color, framed)}, words."""
+    from matplotlib.colors import to_hex
+
+    axis = new_figure().subplots()
+    draw_mosaic(axis, runs, **options)
+    words = {text.get_text(): text.get_position() for text in axis.texts}
+    letters = {text.get_position(): text.get_text() for text in axis.texts if len(text.get_text()) == 1}
+    dots = {
+        (float(line.get_xdata()[0]), float(line.get_ydata()[0])): line.get_fillstyle() == "full"
+        for line in axis.lines
+    }
+    tiles = {}
+    for tile in axis.patches:
+        x, y = round(tile.get_x() + tile.get_width() / 2, 6), round(tile.get_y() + tile.get_height() / 2, 6)
+        if y > 0.25:  # of the legend
+            continue
+        on = {name: dots[words[LABELS[name]][0], y] for name in ON_THE_LEFT}
+        on |= {name: dots[x, words[LABELS[name]][1]] for name in BELOW}
+        key = "".join(str(int(on[name])) for name in FAULTS)
+        assert key not in tiles
+        tiles[key] = letters[x, y], to_hex(tile.get_facecolor()), tile.get_linewidth() > 1
+    return tiles, [*words]
+
+
+def test_each_combination_is_a_tile_where_its_dots_say(autopsy):
+    _, combinations = autopsy
+    parts = combinations.by("combination")
+    kinds = {key: outcome(part) for key, part in parts.items()}
+    tiles, words = mosaic(combinations)
+    assert tiles.keys() == kinds.keys() and len(tiles) == 128
+    letters = dict(zip(OUTCOMES, "TUSNF"))
+    assert {key: letter for key, (letter, *_) in tiles.items()} == {key: letters[kind] for key, kind in kinds.items()}
+    assert len({color for _, color, _ in tiles.values()}) == len({*kinds.values()}) > 2
+    assert not any(framed for *_, framed in tiles.values())
+    for kind in OUTCOMES:
+        count = [*kinds.values()].count(kind)
+        assert (f"{kind}: {count}" in words) == bool(count)
+
+
+def test_a_mosaic_of_some_combinations_with_one_framed():
+    kinds = {"1011111": "freezes", "0000000": "trains", "0011110": "only seems to"}
+    tiles, _ = mosaic(kinds, marked="0000000")
+    assert {key: (letter, framed) for key, (letter, _, framed) in tiles.items()} == {
+        "1011111": ("F", False), "0000000": ("T", True), "0011110": ("S", False),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", [{"1011111": "melts"}, {"101": "trains"}, {"1011112": "trains"}], ids=str)
+def test_a_mosaic_of_what_is_no_combination_is_refused_by_name(wrong):
+    with pytest.raises(ValueError, match=f"draw_mosaic: '{[*wrong][0]}' with outcome '{[*wrong.values()][0]}'"):
+        mosaic(wrong)
+
+
+def test_the_pictures_of_the_page_say_what_they_show(autopsy):
+    runs, combinations = autopsy
+    curves, tiles = re.findall(r'<img alt="([^"]+)" src="data:', autopsy_page(runs, combinations))
+    assert "cross entropy, rate 1, softmax alone, rate 1" in curves
+    kinds = [outcome(part) for part in combinations.by("combination").values()]
+    told = [f"{name}: {kinds.count(name)}" for name in OUTCOMES if name in kinds]
+    assert html.unescape(tiles) == f"What becomes of 128 combinations of seven faults. {', '.join(told)}"
 
 
 def tables_of(page):
