@@ -329,7 +329,8 @@ def bundle(count, seed=0, told=None):
 def table(data):
     """The rows of numbers in a csv with a header, by Python's own reader; None if it is none."""
     try:
-        rows = [row for row in csv.reader(io.StringIO(data.decode(), newline="")) if row]
+        rows = [*csv.reader(io.StringIO(data.decode(), newline=""))]
+        rows = [row for row in rows if len(row) > 1 or "".join(row).strip()]  # a blank line is none
         width = len(rows[0])
         if any(len(row) != width for row in rows):
             return None

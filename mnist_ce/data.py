@@ -606,6 +606,9 @@ def _read_csv(path: Path) -> Any:
         )
     try:
         data = _csv_bytes(path)
+        strange = re.search(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", data)
+        if strange:  # a damaged label would be a class of its own
+            raise ValueError(f"byte {strange.start()} is no text: {strange.group()!r}")
         first = pandas.read_csv(io.BytesIO(data), header=None, nrows=1).iloc[0]
         header = isinstance(first.iloc[-1], str) or "label" in first.tolist()
         with warnings.catch_warnings():  # rows longer than the first line: not cut, not shifted

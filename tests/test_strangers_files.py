@@ -138,6 +138,7 @@ def test_tables_that_are_not_whole(tmp_path):
         ("label,a,b\n0,1,2\n1,3\n", r"row 1 has no last cell: 1 are cut short"),
         ("label,a,b\n0,1,2,9\n1,3,250,9\n", "cannot be read as a csv"),
         ("label,a,b\n0,1,2\n1,3,4,9\n", "cannot be read as a csv"),
+        ("label,a,b\n0,1,2\n\x17,3,4\n", r"byte 16 is no text: b'\\x17'"),
         ("\0\0\0", "no column .label."),
     ]:
         path.write_text(text)
