@@ -1,7 +1,8 @@
 """How good can a line be? The optimum of ten digits, the ways there, and a plane between 3s and 7s.
 
 Prints tables and writes optimum.json. Rates, and whether there is an L2 term, are chosen on
-training images held out; the test images only measure. Each run starts at zero, so that only the
+training images held out, by the worst of three orders of the batches, because at high rates some
+orders lose a digit or end far off; the test images only measure. Each run starts at zero, so that only the
 order of the batches differs. Weights lie as [10, 784], with which the products are fast.
 """
 
@@ -23,7 +24,7 @@ from mnist_ce.results import make_record, paired_error, summarize, write_json
 
 L2 = 1e-4  # half of it times the sum of all squared weights and biases is added to the mean loss
 LOSSES, SCHEDULES = ("cross_entropy_loss", "softmax_loss"), ("constant", "falling")
-RATES = (0.3, 1.0, 3.0, 5.0, 10.0)
+RATES = (0.3, 1.0, 3.0, 5.0)
 
 
 class Arm(NamedTuple):
@@ -147,6 +148,7 @@ def main() -> None:
     quietly()
     torch.set_num_threads(1)
     train, test = mnist()
+    weights, bias, facts = optimum(train)
     plane = plane_between(mnist_sample()[0])
     print(f"a plane between 3s and 7s: status {plane['status']}, {plane['seconds']:.0f} s")
 
@@ -158,17 +160,16 @@ def main() -> None:
     chosen: list[Arm] = []
     for loss, schedule in itertools.product(LOSSES, SCHEDULES):
         several = [k for k, arm in enumerate(tried) if arm[:2] == (loss, schedule)]
-        chosen.append(tried[max(several, key=lambda k: on_held_out[:, k].mean().item())])
+        chosen.append(tried[max(several, key=lambda k: on_held_out[:, k].min().item())])
     for k, arm in enumerate(tried):
         print(f"{arm}: held-out accuracy {summarize(on_held_out[:, k])}", "*" * (arm in chosen))
 
     path = [Arm("cross_entropy_loss", "constant", lr, L2) for lr in (0.1, 0.3, 1.0, 3.0)]
     path += [Arm("cross_entropy_loss", "falling", lr, L2) for lr in (3.0,)]
     arms = [*dict.fromkeys([*chosen, *path])]
-    runs = over_orders(arms, train, test, range(10), 10)
+    runs = over_orders(arms, train, test, range(5), 10)
     longer = over_orders(chosen, train, test, range(3), 40)
 
-    weights, bias, facts = optimum(train)
     at_optimum = (test.x.double() @ weights.T + bias).argmax(1) == test.y.view(-1)
     facts |= dict(accuracy=at_optimum.double().mean().item())
     print(f"test accuracy at the optimum {facts['accuracy']:.4f}")
@@ -209,7 +210,7 @@ def main() -> None:
         paired_errors=errors,
         plane=plane,
     )
-    settings = dict(l2=L2, epochs=10, batch_size=256, orders=10, held_out=10_000)
+    settings = dict(l2=L2, epochs=10, batch_size=256, orders=5, held_out=10_000)
     write_json(HERE / "optimum.json", dict(record=make_record(settings), results=results))
 
 
