@@ -2,8 +2,8 @@
 
 Prints tables and writes optimum.json. Rates, and whether there is an L2 term, are chosen on
 training images held out, by the worst of three orders of the batches, because at high rates some
-orders lose a digit or end far off; the test images only measure. Each run starts at zero, so that only the
-order of the batches differs. Weights lie as [10, 784], with which the products are fast.
+orders end far off; the test images only measure. Each run starts at zero, so that only the order of
+the batches differs. Weights lie as [10, 784], with which the products are fast.
 """
 
 import itertools
