@@ -166,24 +166,21 @@ def main() -> None:
 
     path = [Arm("cross_entropy_loss", "constant", lr, L2) for lr in (0.1, 0.3, 1.0, 3.0)]
     path += [Arm("cross_entropy_loss", "falling", lr, L2) for lr in (3.0,)]
-    arms = [*dict.fromkeys([*chosen, *path])]
+    arms = [*dict.fromkeys([*chosen, *path])]  # the chosen ones first
     runs = over_orders(arms, train, test, range(5), 10)
-    longer = over_orders(chosen, train, test, range(3), 40)
+    longer = over_orders(chosen, train, test, range(5), 40)
 
     at_optimum = (test.x.double() @ weights.T + bias).argmax(1) == test.y.view(-1)
     facts |= dict(accuracy=at_optimum.double().mean().item())
     print(f"test accuracy at the optimum {facts['accuracy']:.4f}")
 
-    right = {str(arm): runs["right"][:, k] for k, arm in enumerate(arms)}
-    named = [str(arm) for arm in chosen]
-    errors = [
-        dict(one=a, other=b, error=paired_error(right[a], right[b]))
-        for a, b in itertools.combinations(named, 2)
-    ]
-    errors += [
-        dict(one=name, other="the optimum", error=paired_error(right[name], at_optimum))
-        for name in named
-    ]
+    errors = []  # of differences, from other test images
+    for epochs, right in (10, runs["right"]), (40, longer["right"]):
+        answers = {str(arm): right[:, k] for k, arm in enumerate(chosen)}
+        answers["the optimum"] = at_optimum
+        for one, other in itertools.combinations(answers, 2):
+            error = paired_error(answers[one], answers[other])
+            errors.append(dict(epochs=epochs, one=one, other=other, error=error))
     for k, arm in enumerate(arms):
         above = runs["objective"][:, -1, k] - facts["objective"]
         print(f"{arm}: above the optimum {summarize(above)}", end=", ")
