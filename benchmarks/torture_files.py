@@ -327,16 +327,25 @@ def bundle(count, seed=0, told=None):
 
 
 def table(data):
-    """The rows of numbers in a csv with a header, by Python's own reader; None if it is none."""
+    """The rows of a csv with a header, by Python's own reader: a label as text, numbers; None if
+    it is none."""
     try:
         rows = [*csv.reader(io.StringIO(data.decode(), newline=""))]
         rows = [row for row in rows if len(row) > 1 or "".join(row).strip()]  # a blank line is none
         width = len(rows[0])
         if any(len(row) != width for row in rows):
             return None
-        return [[float(cell) for cell in row] for row in rows[1:]]
+        return [[row[0], *map(float, row[1:])] for row in rows[1:]]
     except (UnicodeDecodeError, ValueError, IndexError, csv.Error):
         return None
+
+
+def same(label):
+    """A label as a number if it is one; a word is a class, too, and no damage."""
+    try:
+        return float(label)
+    except ValueError:
+        return label.strip()
 
 
 def csv_file(count, seed=0, told=None):
@@ -359,9 +368,10 @@ def csv_file(count, seed=0, told=None):
                 values = np.array([row[1:] for row in rows])
                 whole = (values == np.floor(values)).all() and values.max() > 1
                 expected = values.astype(np.float32) / np.float32(255 if whole else 1)
-                classes = sorted({row[0] for row in rows})
-                ys = [classes.index(row[0]) for row in rows]
-                return np.allclose(found.x.numpy(), expected) and found.y.flatten().tolist() == ys
+                names = [str(found.classes[k]) for k in found.y.flatten().tolist()]
+                return np.allclose(found.x.numpy(), expected) and [*map(same, names)] == [
+                    same(row[0]) for row in rows
+                ]
 
             return right
 
