@@ -380,7 +380,7 @@ def test_runs_draw_epochs_and_leave_broken_models_out():
     (line,) = axis.lines
     assert line.get_xdata().tolist() == [1, 2]
     assert line.get_ydata()[1] == pytest.approx(np.mean([0.806, 0.815, 0.816, 0.825, 0.826]))
-    assert line.get_label() == "a (n = 6, 1 broke)" and line.get_marker() == "."
+    assert line.get_label() == "a (n = 6, 1 broke)" and line.get_marker() == look("a")["marker"]
     assert band(axis) == {1: (0.5, 0.5), 2: pytest.approx((0.806, 0.826))}
     assert axis.get_xlabel() == "epoch" and axis.get_ylabel() == "accuracy"
     assert [text.get_text() for text in axis.get_legend().get_texts()] == [line.get_label()]

@@ -139,7 +139,7 @@ def test_tables_that_are_not_whole(tmp_path):
         ("label,a,b\n0,1,2,9\n1,3,250,9\n", "cannot be read as a csv"),
         ("label,a,b\n0,1,2\n1,3,4,9\n", "cannot be read as a csv"),
         ("label,a,b\n0,1,2\n\x17,3,4\n", r"byte 16 is no text: b'\\x17'"),
-        ("\0\0\0", "no column .label."),
+        ("\0\0\0", r"byte 0 is no text: b'\\x00'"),
     ]:
         path.write_text(text)
         with pytest.raises(ValueError, match=f"a.csv.*{words}"):
