@@ -1,10 +1,11 @@
 """Everything that must not cost or fake a result, many times over: torture.json.
 
 python benchmarks/torture.py [SHARE] [NAME ...]: a share of the full counts, 1 unless given, of all
-experiments or of those named; at full counts each is written as it is done, with its record. A try is clear (the documented error, with the file's name where
-there is a file), silent (accepted although it is another), wrong (another exception, or none),
-hang (over 2 s; over 25 s for functions given to the doctor), lost (a result that was there is
-gone), or none of these, where nothing was wrong with it and it was taken. `make torture` fails where anything but clear is counted.
+experiments or of those named; at full counts each is written as it is done, with its record. A try
+is clear (the documented error, with the file's name where there is a file), silent (accepted
+although it is another), wrong (another exception, or none), hang (over 2 s; over 25 s for functions
+given to the doctor), lost (a result that was there is gone), or none of these, where nothing was
+wrong with it and it was taken. `make torture` fails where anything but clear is counted.
 """
 
 import sys

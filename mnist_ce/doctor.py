@@ -352,12 +352,13 @@ def _run_watched() -> None:
             sys.stdout.flush(), sys.stderr.flush()
             os._exit(0)
 
-        trained: list[float] = []  # when; imports and data may take longer than all of training
+        since = 0.0  # the first step: imports and data may take longer than all of training
 
         def ready() -> None:
-            trained.append(time.monotonic())
+            nonlocal since
+            since = since or time.monotonic()
             validated = any(not forward.grad for forward in seen.of(Forward))
-            if seen.full and (validated or trained[-1] - trained[0] > 15):
+            if seen.full and (validated or time.monotonic() - since > 15):
                 finish()
 
         save = torch.save

@@ -6,9 +6,7 @@
 __all__ = ['plot_curves', 'plot_sweep', 'draw_reproductions', 'draw_mosaic', 'autopsy_page']
 
 # %% ../nbs/reference/19_plots.ipynb #767ba638
-import base64
 import html
-import io
 from typing import Any
 
 import torch
@@ -117,7 +115,7 @@ def draw_mosaic(axis: Any, runs: Any, marked: str = "") -> None:
     full dot beside a row or below a column: the fault is present. Raises ValueError, naming it, for
     an outcome that is none of `OUTCOMES`.
     """
-    found, names, places = _outcomes(runs), [*FAULTS], {}
+    found, names = _outcomes(runs), [*FAULTS]
     for key, kind in found.items():
         if kind not in _TILES or len(key) != len(names) or {*key} - {*"01"}:
             raise ValueError(f"draw_mosaic: {key!r} with outcome {kind!r} is no combination")
@@ -129,7 +127,6 @@ def draw_mosaic(axis: Any, runs: Any, marked: str = "") -> None:
         zorder = 3 if key == marked else 2
         axis.bar(column, -1, 1, -row + 0.5, color=color, zorder=zorder, **edge)
         axis.text(column, -row, letter, ha="center", va="center", zorder=4)
-        places[key] = column, -row
     for side, (names_of, count) in enumerate(((_DOWN, 8), (_ACROSS, 16))):
         for k, (name, label) in enumerate(names_of.items()):
             for at in range(count):
@@ -153,10 +150,11 @@ def draw_mosaic(axis: Any, runs: Any, marked: str = "") -> None:
 
 # %% ../nbs/reference/19_plots.ipynb #379bb44b
 def _picture(figure: Any) -> str:
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=120)
-    coded = base64.b64encode(data.getvalue()).decode()
-    return f'<img alt="{html.escape(figure.alt)}" src="data:image/png;base64,{coded}">'
+    shown, told = figure._repr_mimebundle_()
+    kind = "image/png"
+    source = f"data:{kind};base64,{shown[kind]}"
+    alt, width = html.escape(told[kind]["alt"]), told[kind]["width"]
+    return f'<img alt="{alt}" src="{source}" width="{width}">'
 
 
 def _reproduction_table(runs: dict[str, Runs]) -> Table:

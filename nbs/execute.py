@@ -3,9 +3,6 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"  # the same bits on every machine with the same processor
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import nbformat
 from nbclient import NotebookClient
 
@@ -31,7 +28,9 @@ def execute(path):
     notebook = nbformat.read(path, as_version=4)
     settings = dict(timeout=600, coalesce_streams=True)
     where = {"metadata": {"path": str(Path(path).parent)}}
-    Client(notebook, kernel_name="python3", resources=where, **settings).execute()
+    # One thread: the same bits on every machine with the same processor.
+    alone = dict(os.environ, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
+    Client(notebook, kernel_name="python3", resources=where, **settings).execute(env=alone)
     notebook.metadata.pop("widgets", None)
     notebook.metadata.pop("language_info", None)
     for cell in notebook.cells:

@@ -105,6 +105,7 @@ def test_the_readme_is_rendered_from_the_index():
 
     text, figures = render()
     assert (ROOT / "README.md").read_text() == text, "run make readme"
+    assert {ROOT / name for name in figures} == {*(ROOT / "nbs" / "figures").iterdir()}
     for name, data in figures.items():
         assert (ROOT / name).read_bytes() == data, f"{name}: run make readme"
 
