@@ -44,11 +44,11 @@ NEEDED = 0.9
 
 # Each module, the notebook that exports it, and the lessons that assert what it does.
 MODULES = {
-    "losses": ["reference/03_losses"],
-    "metrics": ["reference/04_metrics"],
-    "results": ["reference/01_results", "07_one_run"],
-    "training": ["reference/16_training"],
-    "ensemble": ["reference/17_ensemble", "07_one_run"],
+    "losses": ["reference/04_losses"],
+    "metrics": ["reference/05_metrics"],
+    "results": ["reference/02_results", "07_one_run"],
+    "training": ["reference/17_training"],
+    "ensemble": ["reference/18_ensemble", "07_one_run"],
 }
 # What tests import but the package is no part of: imported once, before the forks.
 COMMON = """
