@@ -9,6 +9,7 @@
 # make torture   damaged files, kills, full disks, hostile functions, many times over
 # make figures   the lessons' figures as files and an answer sheet, into runs/handouts
 # make test-browser   open and run every lesson in a headless Chromium
+# make address REPOSITORY=owner/name   write the project's place on GitHub wherever it is needed
 # make audit   write the bill of materials, look up known vulnerabilities of the pins
 # make mutants   break the library on purpose, and see which of its tests notice
 PYTHON ?= python3
@@ -21,7 +22,7 @@ CPU_PINS = $(shell sed -nE 's/^(torch|torchvision)==([0-9.]+).*/\1==\2+cpu/p' $(
 PINS := uv pip compile setup.py --universal --python-version 3.10 --upgrade --no-annotate \
 	--custom-compile-command "make pins"
 
-.PHONY: run test test-lowest bench bench-peers bench-tests studies torture audit mutants notebooks figures test-browser readme bundle pins clean
+.PHONY: run test test-lowest bench bench-peers bench-tests studies torture audit mutants notebooks figures test-browser readme address bundle pins clean
 
 run: .venv/core
 	$(BIN)/mnist-ce compare
@@ -83,6 +84,12 @@ test-browser: .venv-browser/core
 	.venv-browser/bin/python tests/browser.py $(BIN)/python $(CHROMIUM)
 
 readme: .venv/dev
+	$(BIN)/python nbs/readme.py
+
+# Addresses, badges, and a first cell that fetches the course in Colab: see nbs/address.py.
+address: .venv/dev
+	$(BIN)/python nbs/address.py $(REPOSITORY)
+	$(BIN)/nbdev-export
 	$(BIN)/python nbs/readme.py
 
 # make bundle IDX=folder   rebuild the bundled data from MNIST's four IDX files

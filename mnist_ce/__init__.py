@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 # beside another busy program all of them wait several times as long (benchmarks/busy.json).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from mnist_ce.all import *  # noqa: F403

@@ -421,9 +421,10 @@ class Case:
 
     def once(self, make: Callable[..., Any], *arguments: Any) -> Any:
         """`make(case, *arguments)`, made when it is first asked for."""
-        if (make, *arguments) not in self._made:
-            self._made[make, *arguments] = make(self, *arguments)
-        return self._made[make, *arguments]
+        key = make, *arguments
+        if key not in self._made:
+            self._made[key] = make(self, *arguments)
+        return self._made[key]
 
     def has(self, name: str) -> bool:
         """Whether an argument, or what stands for it, is there."""

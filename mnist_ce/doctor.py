@@ -33,7 +33,7 @@ from .data_checks import OF_DATA
 from .loss_checks import COLUMNS, OF_LOSS, OF_MATCH, TRAPS, Proved
 from .metric_checks import OF_METRIC
 from .model_checks import OF_MODEL
-from .results import own_settings, write_file
+from .results import default_device, own_settings, write_file
 from .scores import told
 from .step_checks import OF_STEP
 from .watching import Backward, Forward, Seen, undisturbed, watch
@@ -241,7 +241,7 @@ def examine(
 
 def _defaults_for(model: Any) -> Any:
     """Torch's own default dtype and device, unless the model is of the caller's."""
-    usual = torch.get_default_dtype(), torch.get_default_device().type
+    usual = torch.get_default_dtype(), default_device().type
     weights = model.parameters() if isinstance(model, nn.Module) else ()
     mine = any((p.dtype, p.device.type) == usual for p in weights)
     return contextlib.nullcontext() if mine else own_settings()

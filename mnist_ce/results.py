@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['assert_close', 'Summary', 'summarize', 'Components', 'components', 'crossed', 'Table', 'write_file', 'make_record',
-           'plain', 'read_json', 'write_json', 'settings_kept', 'own_settings', 'Runs', 'join_runs', 'Run', 'paired']
+           'plain', 'read_json', 'write_json', 'default_device', 'settings_kept', 'own_settings', 'Runs', 'join_runs',
+           'Run', 'paired']
 
 # %% ../nbs/reference/02_results.ipynb #f0a6a907
 import base64
@@ -397,6 +398,18 @@ def _set_environment(was: dict[str, str]) -> None:
     os.environ.update(was)
 
 
+def default_device() -> torch.device:
+    """Where tensors land, whoever said so; torch 2.4 knew neither `with device` nor None itself."""
+    return torch.empty(0).device
+
+
+def _set_default_device(was: torch.device) -> None:
+    torch.set_default_device(None if was.type == "cpu" else was)
+    if was.type == "cpu":
+        with contextlib.suppress(AttributeError):  # what torch 2.4 could not read again
+            del torch._GLOBAL_DEVICE_CONTEXT.device_context
+
+
 _SETTINGS: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
@@ -404,7 +417,7 @@ _SETTINGS: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
     (sys.getrecursionlimit, sys.setrecursionlimit),
     (gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
     (sys.gettrace, sys.settrace),
-    (torch.get_default_device, lambda d: torch.set_default_device(None if d.type == "cpu" else d)),
+    (default_device, _set_default_device),
     (_folder, _enter),
     (lambda: dict(os.environ), _set_environment),
 ]
@@ -432,7 +445,7 @@ def settings_kept() -> Iterator[None]:
 def own_settings() -> Iterator[None]:
     """Torch as at a fresh start: float32, the CPU, gradients on, no autocast; then as it was."""
     with settings_kept(), contextlib.ExitStack() as more:
-        if torch.get_default_device().type != "cpu":  # a mode of torch's, and those cost time
+        if default_device().type != "cpu":  # a mode of torch's, and those cost time
             more.enter_context(torch.device("cpu"))
         torch.set_default_dtype(torch.float32)
         yield

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from conftest import benchmark
 
 from mnist_ce.doctor import examine
-from mnist_ce.results import own_settings
+from mnist_ce.results import default_device, own_settings, settings_kept
 from mnist_ce.scores import as_loss
 
 torture_code = benchmark("torture_code")
@@ -101,3 +101,12 @@ def test_own_settings_are_torchs_and_then_the_callers():
     finally:
         torch.set_default_dtype(torch.float32)
     assert torch.ones(1).device.type == "cpu"
+
+
+def test_a_default_device_that_was_taken_back_is_the_cpu():
+    torch.set_default_device("meta")
+    torch.set_default_device(None)  # torch 2.4 itself cannot tell what it is now
+    assert default_device() == torch.device("cpu")
+    with settings_kept():
+        torch.set_default_device("meta")
+    assert torch.get_default_device() == torch.device("cpu")

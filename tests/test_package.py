@@ -1,4 +1,5 @@
 """The package as others get it: sdist, wheel from it, installed elsewhere, run without network."""
+import ast
 import json
 import os
 import re
@@ -21,6 +22,8 @@ from mnist_ce.training import fit
 ROOT = Path(__file__).parent.parent
 SOURCES = {path.name for path in (ROOT / "mnist_ce").glob("*.py")}
 PACKAGE = {f"mnist_ce/{name}" for name in SOURCES | {"mnist.npz", "mnist.npz.license", "py.typed"}}
+TESTED = "benchmarks", "constraints", "nbs", "tests", ".github"
+CACHES = "__pycache__", ".ipynb_checkpoints"
 OFFLINE = """import sys; sys.addaudithook(lambda event, args: event in \
 ("socket.connect", "socket.getaddrinfo") and sys.exit(f"asked the network: {event} {args}"))"""
 
@@ -48,8 +51,8 @@ def built(tmp_path_factory):
     for path in ROOT.iterdir():
         if path.is_file():
             shutil.copy(path, copy)
-    for name in "mnist_ce", "nbs", "tests":
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in "mnist_ce", *TESTED:
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns(*CACHES))
     call(sys.executable, "-m", "build", "--no-isolation", "--outdir", copy.parent, cwd=copy)
     (sdist,), (wheel,) = copy.parent.glob("*.tar.gz"), copy.parent.glob("*.whl")
     return sdist, wheel
@@ -70,12 +73,15 @@ def elsewhere(built, tmp_path_factory):
     return folder
 
 
-def test_the_sdist_holds_what_builds_it_and_no_more(built):
+def test_the_sdist_holds_what_builds_and_tests_it_and_no_more(built):
     with tarfile.open(built[0]) as archive:
         names = {member.name.partition("/")[2] for member in archive if member.isfile()}
     asides = {name for name in names if name.startswith("mnist_ce.egg-info/")}
-    top = "LICENSE MANIFEST.in PKG-INFO README.md pyproject.toml settings.ini setup.cfg setup.py"
-    assert names - asides == PACKAGE | set(top.split())
+    top = "CHANGELOG.md CITATION.cff CONTRIBUTING.md LICENSE MANIFEST.in Makefile PKG-INFO README.md SECURITY.md"
+    top += " pyproject.toml settings.ini setup.cfg setup.py"
+    paths = [path for name in TESTED for path in (ROOT / name).rglob("*") if path.is_file()]
+    tested = {path.relative_to(ROOT).as_posix() for path in paths if not {*CACHES} & {*path.parts}}
+    assert names - asides == PACKAGE | tested | set(top.split())
 
 
 def test_the_wheel_holds_the_package_and_its_licenses_and_no_more(built):
@@ -102,9 +108,12 @@ def test_the_metadata(built):
     assert told["Requires-Python"] == ">=3.10" and told["Version"] == settings()["version"]
     always = [line for line in told.get_all("Requires-Dist") if "extra ==" not in line]
     assert sorted(always) == sorted(settings()["requirements"].split())
-    assert "https://creativecommons.org/licenses/by-sa/3.0/" in told.as_string().split("\n\n")[0]
+    assert "License of the data, https://creativecommons.org/licenses/by-sa/3.0/" in told.get_all("Project-URL")
     for line in told.get_all("Project-URL"):
         assert re.fullmatch(r"[^,]+, https://\S+", line)
+    assert told["Description-Content-Type"] == "text/markdown"
+    readme = (ROOT / "README.md").read_text()
+    assert len(told.get_payload(decode=True).decode().splitlines()) == len(readme.splitlines())
 
 
 def test_the_main_job_runs_where_only_the_wheel_is(elsewhere, sample):
@@ -141,3 +150,12 @@ def test_the_pins_agree_and_the_lowest_are_the_stated_bounds():
         (lowest,) = [Version(version) for name, version in pins("lowest") if name == package]
         pinned = [Version(version) for name, version in pins("core") if name == package]
         assert lowest == Version(bound) and pinned and min(pinned) >= lowest
+
+
+def test_the_sources_are_of_the_oldest_python():
+    oldest = tuple(map(int, settings()["min_python"].split(".")))
+    for path in sorted((ROOT / "mnist_ce").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(), feature_version=oldest)):
+            if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Tuple):  # 3.11's, not told
+                stars = [part for part in node.slice.elts if isinstance(part, ast.Starred)]
+                assert not stars, f"{path.name}, line {node.lineno}: a star in an index"

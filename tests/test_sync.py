@@ -95,8 +95,9 @@ def test_the_versions_are_equal():
     config = ConfigParser()
     config.read(ROOT / "settings.ini")
     assert mnist_ce.__version__ == config["DEFAULT"]["version"]
-    changelog = re.search(r"^## (\d\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
-    assert changelog.group(1) == mnist_ce.__version__
+    told = re.search(r"^## (\S+) \((\S+)\)$", (ROOT / "CHANGELOG.md").read_text(), re.M).groups()
+    cited = re.findall(r'^(?:version|date-released): "?([\w.-]+)', (ROOT / "CITATION.cff").read_text(), re.M)
+    assert told[0] == mnist_ce.__version__ and tuple(cited) == told  # version and date
 
 
 def test_the_readme_is_rendered_from_the_index():
