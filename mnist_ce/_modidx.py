@@ -630,6 +630,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'mnist_ce.results._is': ('reference/results.html#_is', 'mnist_ce/results.py'),
                                   'mnist_ce.results._mean_squares': ('reference/results.html#_mean_squares', 'mnist_ce/results.py'),
                                   'mnist_ce.results._need': ('reference/results.html#_need', 'mnist_ce/results.py'),
+                                  'mnist_ce.results._only_words': ('reference/results.html#_only_words', 'mnist_ce/results.py'),
                                   'mnist_ce.results._packed': ('reference/results.html#_packed', 'mnist_ce/results.py'),
                                   'mnist_ce.results._percent': ('reference/results.html#_percent', 'mnist_ce/results.py'),
                                   'mnist_ce.results._revision': ('reference/results.html#_revision', 'mnist_ce/results.py'),

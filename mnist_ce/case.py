@@ -127,16 +127,20 @@ class Report(Table):
     def _repr_html_(self) -> str:
         from tabulate import tabulate  # only to print
 
-        cells = []
+        rows: list[list[str]] = []
         for status, cause, text in self._lines():
             # white on a color reads the same on a page of any theme
-            color = f"background:{_COLORS[status]};color:#fff;padding:0 .4em" if status else ""
-            mark = f'<b style="{color}">{_SIGNS[status]} {status.upper()}</b>' if status else ""
-            name = f"<code>{html.escape(cause)}</code>" if cause else ""
-            left, line = "text-align:left", ";white-space:nowrap"  # Jupyter's is right
-            looks = zip((mark, name, html.escape(text)), (left + line, left + line, left))
-            cells.append([f'<div style="{look}">{part}</div>' for part, look in looks])
-        return tabulate(cells, _HEADERS, tablefmt="unsafehtml")
+            color = f"background:{_COLORS.get(status)};color:#fff;padding:0 .4em"
+            mark = f"{_SIGNS[status]} {status.upper()}" if status else ""
+            mark = f'<b style="{color};white-space:nowrap">{mark}</b>' if mark else ""
+            name = f'<code style="white-space:nowrap">{html.escape(cause)}</code>' if cause else ""
+            if mark or name:
+                rows.append([mark, name, html.escape(text)])
+            else:  # what to write, under what was seen
+                rows[-1][2] += f"<br>{html.escape(text)}"
+        left = lambda part: f'<div style="text-align:left">{part}</div>'  # Jupyter's is right
+        cells = [[*map(left, row)] for row in rows]
+        return tabulate(cells, [*map(left, _HEADERS)], tablefmt="unsafehtml")
 
     def __str__(self) -> str:
         from tabulate import tabulate  # only to print

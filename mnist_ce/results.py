@@ -175,10 +175,10 @@ class Table(list):
 
     def __str__(self) -> str:
         headers, cells = self._cells()
-        wide = [
-            max(len(line) for row in (headers, *cells) for line in [*str(row[k]).splitlines(), ""])
-            for k in range(len(headers))
-        ]
+        wide = [len(header) + 2 for header in headers]  # tabulate's own padding of them
+        for row in cells:
+            lines = [str(cell).splitlines() for cell in row]
+            wide = [max([width, *map(len, cell)]) for width, cell in zip(wide, lines)]
         first = min(wide[0], _WIDTH // 2) if wide else 0
         wide = [first, *(min(width, _WIDTH - 2 - first) for width in wide[1:])]  # a text has lines
         blocks: list[list[int]] = [[]]
@@ -513,9 +513,10 @@ class NotebookBar(tqdm):
         passed = self.format_dict["elapsed"]
         super().close()
         count = f"{self.n}" if self.n >= (self.total or 0) else f"{self.n} of {self.total}"
-        done = f"{self.desc}{count} {self.unit}{'s' * (count != '1')} in {passed:.1f} s"
+        name = self.desc.rstrip(": ")
+        done = f"{name}: " * bool(name) + f"{count} {self.unit}{'s' * (count != '1')}"
         told = (self.postfix or "").replace("=", " ")
-        self.display(", ".join(filter(None, (done, told))))
+        self.display(", ".join(filter(None, (f"{done} in {passed:.1f} s", told))))
 
 
 def progress_bar(**options: Any) -> Any:
@@ -604,18 +605,23 @@ def draw_history(runs: Any, epochs: int = 0) -> Any:
     losses = [name for name in runs.scores if name.endswith("loss")]
     right = [name for name in _SHARES if name in runs.scores]
     own = [name for name in runs.scores if name not in (*losses, *right, "nll")]
-    where = "accuracy on validation images" if "accuracy" in right else "accuracy"
-    panels = [("loss", losses), (where, right), *((name, [name]) for name in own)]
+    of_right = "validation accuracy" if "accuracy" in right else "accuracy"
+    panels = [("loss", losses), (of_right, right), *((name, [name]) for name in own)]
     panels = [(label, names) for label, names in panels if names]
     done, across = len(runs.seconds), min(3, max(1, len(panels)))
     told = ["loss"] * bool(losses) + ["accuracy"] * bool(right) + own
-    ends = [f"the {name.replace('_', ' ')} is {runs.scores[name][-1, 0]:.4f}"
-            for name in [*right, *own] if done]  # fmt: skip
     alt = f"{' and '.join(told)} by epoch: "
-    alt += f"after epoch {done} {', '.join(ends)}" if done else "no epoch was finished"
+    if done:
+        last = {name.replace("_", " "): runs.scores[name][-1, 0] for name in [*right, *own]}
+        ends = [f"the {name} is {value:.4f}" for name, value in last.items()]
+        alt += f"after epoch {done} {', '.join(ends)}"
+    else:
+        alt += "no epoch was finished"
     down = max(1, -(-len(panels) // across))
-    figure = new_figure(4 * across, 3 * down, alt)
-    axes, k = figure.subplots(down, across, squeeze=False).flat, 0
+    figure = new_figure(4 * across, 3 * down if done else 1, alt)
+    if not done:
+        return _only_words(figure)
+    axes, k = [*figure.subplots(down, across, squeeze=False).flat], 0
     for axis in axes[len(panels) :]:
         axis.axis("off")
     for axis, (label, names) in zip(axes, panels):
@@ -627,9 +633,15 @@ def draw_history(runs: Any, epochs: int = 0) -> Any:
             axis.legend()
         broken = int((~values.isfinite()).any(0).sum())
         title = f"not finite in {broken} of {done} epochs" if broken else ""
-        axis.set(title=title if done else "no epoch was finished", xlabel="epoch", ylabel=label)
-        axis.set_xlim(0.5, max(1, done, epochs) + 0.5)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set(title=title, xlabel="epoch", ylabel=label, xlim=(0.5, max(done, epochs) + 0.5))
+        axis.margins(y=0.15)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    return figure
+
+
+def _only_words(figure: Any) -> Any:
+    """The figure with its alt alone, where there is nothing to draw."""
+    figure.text(0.5, 0.5, figure.alt, ha="center", va="center")
     return figure
 
 # %% ../nbs/reference/02_results.ipynb #2bf9e3fc
@@ -1117,7 +1129,8 @@ class Run:
         images, or of classes that the model does not know.
         """
         if not isinstance(data, Digits):
-            raise TypeError(f"show_mistakes needs Digits, got {type(data).__name__}: Digits.of")
+            kind = type(data).__name__
+            raise TypeError(f"show_mistakes needs Digits, got {kind}: write Digits.of(x, y)")
         if isinstance(n, bool) or not hasattr(n, "__index__") or operator.index(n) < 1:
             raise ValueError(f"n={n!r} must be an int of at least 1")
         side, strange = image_side(data.x), {*data.classes} - {*self.classes}
@@ -1132,24 +1145,27 @@ class Run:
             )
         wrong, answers, sure = self._mistakes(data)
         if not len(wrong):
-            figure = new_figure(6, 1, f"no mistakes: all of {len(data)} images are answered rightly")
-            figure.text(0.5, 0.5, figure.alt, ha="center", va="center")
-            return figure
+            told = f"no mistakes: all of {len(data)} images are answered rightly"
+            return _only_words(new_figure(6, 1, told))
         shown = data[wrong[:n]]
-        told = [
+        titles = [
             f"{answer}? it is {_article(name)} {name}\n{_percent(p)}"
             for answer, name, p in zip(answers, shown.digits.tolist(), sure)
         ]
-        titles = "; ".join(title.replace("\n", ", ") for title in told)
-        alt = f"{len(told)} of {len(wrong)} mistakes in {len(data)} images, surest first: {titles}"
-        across = min(4, len(told))
-        down = -(-len(told) // across)
-        figure = new_figure(2 * across, 2.4 * down, alt)
-        axes = figure.subplots(down, across, squeeze=False).flat
+        alt = f"{len(titles)} of {len(wrong)} mistakes in {len(data)} images, surest first: "
+        alt += "; ".join(title.replace("\n", ", ") for title in titles)
+        across = min(4, len(titles))
+        down = -(-len(titles) // across)
+        figure = new_figure(2 * across, 2.6 * down, alt)
+        figure.get_layout_engine().set(hspace=0.06)
+        axes = [*figure.subplots(down, across, squeeze=False).flat]
         for axis in axes:
-            axis.set(xticks=[], yticks=[], frame_on=False)
-        for axis, image, row, title in zip(axes, shown.x.cpu(), wrong.tolist(), told):
-            axis.imshow(image.view(side, side), cmap="gray_r")
+            axis.axis("off")
+        for axis, image, row, title in zip(axes, shown.x.cpu(), wrong.tolist(), titles):
+            axis.axis("on")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_color("lightgray")
+            axis.imshow(image.view(side, side).numpy(), cmap="gray_r")
             axis.set_title(title, fontsize=9, parse_math=False)
             axis.set_xlabel(f"row {row}", fontsize=8)
         return figure
