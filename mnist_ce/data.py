@@ -186,7 +186,8 @@ class Digits:
         shown = ", ".join(map(str, _classes_at(self.y[rows].view(-1), self.classes).tolist()))
         source = _strip(self.x[rows].view(-1, side, side).cpu().numpy())
         alt = html.escape(f"{k} of the images: {shown}")
-        return f'<img alt="{alt}" src="{source}"><div>{html.escape(line)}</div>'
+        shown = f'<img alt="{alt}" src="{source}" style="max-width:100%">'
+        return f"{shown}<div>{html.escape(line)}</div>"
 
     def __getitem__(self, rows: Any) -> "Digits":
         """The `Digits` in `rows`: a slice, or a tensor, array or list of row numbers or a mask."""

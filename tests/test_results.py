@@ -416,7 +416,7 @@ def test_a_run_draws_its_losses_its_accuracy_and_each_metric_of_ones_own():
 
     first = Run(Runs({"accuracy": torch.ones(1, 1)}, {}, torch.tensor([-1]), torch.ones(1, 1), [], (7, 3)))
     (axis,) = first.plot().axes
-    assert axis.get_xticks().tolist() == [1] and axis.lines[0].get_marker() != "None", "one epoch is a point"
+    assert all(tick == int(tick) for tick in axis.get_xticks()) and axis.lines[0].get_marker() != "None", "one epoch is a point"
     broken = made_up()[1]
     broken.runs.scores = {name: torch.full((2, 1), math.nan) for name in ("train_loss", "accuracy")}
     assert {axis.get_title() for axis in broken.plot().axes} == {"not finite in 2 of 2 epochs"}
@@ -730,13 +730,11 @@ from mnist_ce.all import *
 train, valid = mnist_sample()
 few = train[::50], valid[::20]
 ---
-fit(cross_entropy_loss, *few)
+fit(cross_entropy_loss, *few, epochs=2)
 ---
 runs = fit_many(cross_entropy_loss, *few, seeds=range(60), epochs=2)
 ---
 runs = compare([cross_entropy_loss, mnist_loss], *few, seeds=range(2), orders=range(2), epochs=2)
----
-runs = reproduce("softmax", [0])
 ---
 few[0]
 """
@@ -754,10 +752,10 @@ def test_a_notebook_keeps_one_line_of_each_bar():
     lines = [outputs[0].data["text/plain"] for outputs in kept[1:-1]]
     told = [re.sub(r"\d+\.\d+", "#", line) for line in lines]
     assert told == [
-        "cross_entropy_loss: 10 epochs in # s, loss #, accuracy #", "cross_entropy_loss: 2 epochs in # s",
-        "2 losses: 8 models in # s", "softmax: 1 model in # s",
+        "cross_entropy_loss: 2 epochs in # s, loss #, accuracy #", "cross_entropy_loss: 2 epochs in # s",
+        "2 losses: 8 models in # s",
     ]  # fmt: skip
-    assert [len(outputs) for outputs in kept[1:]] == [2, 1, 1, 1, 1], "the run itself, and the images"
+    assert [len(outputs) for outputs in kept[1:]] == [2, 1, 1, 1], "the run itself, and the images"
     assert "<table>" in kept[1][1].data["text/html"] and "<img" in kept[-1][0].data["text/html"]
 
 
