@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from .data import Digits, _check_pair, batches, seeded
 from .doctor import glance
@@ -31,7 +30,8 @@ from .model import Linears, Network, NonFinite
 from .networks import network_of_recipe, recipe_of
 from mnist_ce.results import (
     Run,
-    Runs, look, make_record, new_figure, own_settings, plain, read_checkpoint, write_checkpoint,
+    Runs, draw_history, make_record, own_settings, plain, progress_bar, read_checkpoint,
+    write_checkpoint,
 )  # fmt: skip
 from .scores import Loss, as_loss, name_of
 
@@ -99,9 +99,9 @@ def train_models(
         return Runs(scores, coords, nonfinite, of_each, [models], train.classes, record)
 
     name = str(record["settings"].get("loss", ""))
-    left, look = range(len(rows), epochs), dict(desc=name, unit="epoch", disable=not progress)
-    with tqdm(left, initial=len(rows), total=epochs, leave=False, **look) as bar:
-        for epoch in bar:
+    look: Any = dict(desc=name, unit="epoch", leave=False, disable=not progress)
+    with progress_bar(initial=len(rows), total=epochs, **look) as bar:
+        for epoch in range(len(rows), epochs):
             start, losses, sizes = time.perf_counter(), [], []
             before = [tensor.clone() for tensor in models.tensors()] if careful else []
             for xb, yb in batches(train, batch_size, order if shuffle else None):
@@ -136,7 +136,9 @@ def train_models(
                 show(runs())
             if len(models) == 1 and "accuracy" in found:
                 accuracy = found["accuracy"].item()
-                bar.set_postfix(loss=f"{train_loss.item():.4f}", accuracy=f"{accuracy:.4f}")
+                told = dict(loss=f"{train_loss.item():.4f}", accuracy=f"{accuracy:.4f}")
+                bar.set_postfix(told, refresh=False)
+            bar.update()
     return runs()
 
 
@@ -440,16 +442,7 @@ def _live_curve(epochs: int) -> Callable[[Runs], None]:
     shown: list[Any] = []
 
     def show(runs: Runs) -> None:
-        x, last = range(1, len(runs.seconds) + 1), runs.accuracy[-1, 0].item()
-        alt = f"loss and accuracy by epoch: after epoch {len(x)} the accuracy is {last:.4f}"
-        figure = new_figure(8, 3, alt)
-        left, right = figure.subplots(1, 2)
-        for k, name in enumerate(("train_loss", "valid_loss")):
-            left.plot(x, runs.scores[name][:, 0], label=name.replace("_", " "), **look(name, k))
-        right.plot(x, runs.accuracy[:, 0], **look("accuracy", 2))
-        left.legend()
-        for axis, ylabel in (left, "loss"), (right, "accuracy on validation images"):
-            axis.set(xlabel="epoch", ylabel=ylabel, xlim=(0.5, epochs + 0.5))
+        figure = draw_history(runs, epochs)
         if shown:
             shown[0].update(figure)
         else:
