@@ -243,6 +243,11 @@ def optimizer_of(optimizer: Any, module: nn.Module, lr: Any, steps: int) -> tupl
         made = optimizer
     else:
         made = torch.optim.SGD if optimizer is None else optimizer
+        if isinstance(made, tuple):
+            raise TypeError(
+                "optimizer must be one: for a schedule too write a function of (parameters, lr, "
+                "steps) that returns (optimizer, schedule), got a tuple"
+            )
         if not callable(made):
             raise TypeError(
                 "optimizer must be a class of torch.optim or a function, such as torch.optim.Adam, "
@@ -294,7 +299,8 @@ def network_of(module: Any, loss: Any, data: Digits, device: torch.device) -> Ne
     if isinstance(module, type):
         raise TypeError(f"model is a class: write {module.__name__}(), with brackets")
     if not isinstance(module, nn.Module):
-        raise TypeError(f"model must be an nn.Module, got {type(module).__name__}")
+        made = ": write model=make() for a function that makes one" * callable(module)
+        raise TypeError(f"model must be an nn.Module, got {type(module).__name__}{made}")
     if any(p.device.type == "meta" for p in module.parameters()):
         raise ValueError(
             "model lies on the device meta, which holds no numbers: model.to_empty first"
