@@ -139,8 +139,8 @@ def learner(
     fastai's defaults, Adam with lr 0.001. loss, train, valid, batch_size, shuffle, init_std and
     data_seed: as in `fit`. lr: a number, or a slice for fastai's groups of layers. kwargs: go to
     `Learner`, such as cbs, wd, opt_func or metrics, and replace ours; metrics={name: function} are
-    of all validation images at once, as in `fit`, where fastai's own take means over batches. Raises TypeError or
-    ValueError, naming what is wrong, before anything is trained.
+    of all validation images at once, as in `fit`, where fastai's own take means over batches.
+    Raises TypeError or ValueError, naming what is wrong, before anything is trained.
     """
     from fastai.vision.all import SGD, AccumMetric, Learner, default_device  # and it adds lr_find
 

@@ -6,6 +6,7 @@
 __all__ = ['this_thread', 'NonFiniteLoss', 'train_models', 'select_device', 'optimizer_of', 'fit', 'load_runs', 'load_run']
 
 # %% ../nbs/reference/17_training.ipynb #8216e746
+import copy
 import functools
 import hashlib
 import inspect
@@ -628,9 +629,10 @@ def _runs_of(kept: dict[str, Any], path: Any, model: nn.Module | None) -> Runs:
             if linear:
                 models.append(Linears.of_state(state, classes))
                 continue
-            if recipes != [None] and recipes[0][1] not in (1, classes):
+            if recipes[0] is not None and recipes[0][1] not in (1, classes):
                 raise ValueError(f"{recipes[0][1]} columns for {classes} classes")
             module = model if model is not None else network_of_recipe(*recipes[0])
+            module = module if len(states) == 1 else copy.deepcopy(module)
             models.append(Network.of_state(state, classes, module))
         runs = Runs.of_kept(kept, models)
         names = [block.loss.name for block in models for _ in range(len(block))]

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import mnist_ce
 from mnist_ce.all import *  # noqa: F403
 from mnist_ce.all import (
-    Digits, convnet, cross_entropy_loss, fit, fit_many, join_runs, mnist_loss, plot_curves, write_json
+    Digits, convnet, cross_entropy_loss, fit, fit_many, join_runs, load_runs, mnist_loss, plot_curves, write_json
 )  # fmt: skip
 from mnist_ce.training import NonFiniteLoss
 
@@ -262,10 +262,15 @@ def test_what_makes_a_model_or_an_optimizer_is_told_apart_from_one(sample):
 
 
 def test_own_models_from_several_seeds_become_one_result(sample, tmp_path):
-    runs = [fit(F.cross_entropy, *sample, seed=seed, epochs=1, progress=False) for seed in range(2)]
+    few = [data[::10] for data in sample]
+    settings = dict(lr=0.1, epochs=1, progress=False)
+    runs = [fit(F.cross_entropy, *few, model=nn.Linear(784, 2), seed=seed, **settings) for seed in range(2)]
     joined = join_runs(runs)
     assert joined.seeds == [0, 1] and joined.summary().n == 2
     assert torch.equal(joined.accuracy[:, 1], runs[1].accuracy)
+    joined.save(tmp_path / "both.safetensors")
+    again = load_runs(tmp_path / "both.safetensors", model=nn.Linear(784, 2)).answers(few[1])
+    assert torch.equal(again, joined.answers(few[1])) and not torch.equal(again[0], again[1])
     write_json(tmp_path / "run.json", runs[0].raw())
     assert '"seed": [\n' in (tmp_path / "run.json").read_text()
     with pytest.raises(ValueError, match=r"write image\[None\]$"):
