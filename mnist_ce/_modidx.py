@@ -571,6 +571,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'mnist_ce.results.Run.plot': ('reference/results.html#run.plot', 'mnist_ce/results.py'),
                                   'mnist_ce.results.Run.predict': ('reference/results.html#run.predict', 'mnist_ce/results.py'),
                                   'mnist_ce.results.Run.predict_proba': ('reference/results.html#run.predict_proba', 'mnist_ce/results.py'),
+                                  'mnist_ce.results.Run.raw': ('reference/results.html#run.raw', 'mnist_ce/results.py'),
                                   'mnist_ce.results.Run.save': ('reference/results.html#run.save', 'mnist_ce/results.py'),
                                   'mnist_ce.results.Run.show_mistakes': ('reference/results.html#run.show_mistakes', 'mnist_ce/results.py'),
                                   'mnist_ce.results.Run.weights': ('reference/results.html#run.weights', 'mnist_ce/results.py'),

@@ -115,8 +115,9 @@ class Digits:
         images: [N, F], [N, H, W], [N, 1, H, W] or [N, H, W, 1] as a numpy array, a tensor or a
         DataFrame; a list of arrays or of PIL pictures. labels: ints, whole floats, strings or
         bools, [N] or [N, 1]. Or both in one: a pair (images, labels); a DataFrame or csv with a
-        column `label` (a csv without a header: its first column); a folder with a folder of
-        pictures for each class; a Dataset or list of pairs; a DataLoader, gone through once.
+        column `label` (a csv without a header: its first column), or with that which `labels`
+        names (without a header: its number, from 0); a folder with a folder of pictures for each
+        class; a Dataset or list of pairs; a DataLoader, gone through once.
         classes: the class that each label stands for, in order; for a validation set
         `classes=train.classes`. Default: the distinct labels, sorted: 3s and 7s give (3, 7), where
         `mnist_sample` has (7, 3). Ints stay ints, strings strings; folders 0, 1, … give ints.
@@ -654,8 +655,11 @@ def _read_class_folder(folder: Path, faults: list[Exception]) -> tuple[Any, Any]
     return pictures or None, [int(name) for name in names] if ints else names
 
 # %% ../nbs/reference/00_data.ipynb #ec02deb6
-def _read_csv(path: Path) -> Any:
-    """A csv as a DataFrame; where it has no header, its first column is called `label`."""
+def _read_csv(path: Path, labels: Any) -> Any:
+    """A csv as a DataFrame; where it has no header, its first column is called `label`.
+
+    labels: the name or, where there is no header, the number of another column; or None.
+    """
     try:
         import pandas
     except ImportError as error:
@@ -674,6 +678,8 @@ def _read_csv(path: Path) -> Any:
             raise ValueError(f"byte {strange.start()} is no text: {strange.group()!r}")
         first = pandas.read_csv(io.BytesIO(data), header=None, nrows=1).iloc[0]
         header = isinstance(first.iloc[-1], str) or "label" in first.tolist()
+        if isinstance(labels, (str, int)):
+            header = isinstance(labels, str)
         with warnings.catch_warnings():  # rows longer than the first line: not cut, not shifted
             warnings.simplefilter("error", pandas.errors.ParserWarning)
             kept = dict(header=0 if header else None, index_col=False)
@@ -683,7 +689,7 @@ def _read_csv(path: Path) -> Any:
             raise ValueError(f"row {short.idxmax()} has no last cell: {short.sum()} are cut short")
     except Exception as error:  # a damaged file makes pandas raise half a dozen kinds
         raise ValueError(f"Digits.of: {path} cannot be read as a csv: {error}") from error
-    return frame if header else frame.rename(columns={0: "label"})
+    return frame if header or isinstance(labels, int) else frame.rename(columns={0: "label"})
 
 
 def _csv_bytes(path: Path) -> bytearray:
@@ -723,7 +729,7 @@ def _unpack(
             if labels is not None:
                 faults.append(ValueError("the labels are the folders' names: leave labels out"))
             return _read_class_folder(path, faults)
-        images = _read_csv(path)
+        images = _read_csv(path, labels)
     pandas = sys.modules.get("pandas")  # who has a DataFrame has imported it
     if pandas and isinstance(images, pandas.DataFrame):
         if images.columns[0] in ("Unnamed: 0", "index"):
@@ -731,15 +737,16 @@ def _unpack(
                 f"the column {images.columns[0]!r} numbers the rows and is no pixel: drop it, or "
                 "write frame.to_csv(path, index=False)"
             ))
-        if labels is None and "label" in images:
-            return images.drop(columns="label"), images["label"]
-        if labels is None:
-            columns = ", ".join(map(repr, images.columns[:5]))
-            faults.append(ValueError(
-                f"there is no column 'label' among {columns}, …: "
-                "write Digits.of(frame.drop(columns=name), frame[name])"
-            ))
-            return None, None
+        name = "label" if labels is None else labels
+        if isinstance(name, (str, int)):
+            if name not in images:
+                columns = ", ".join(map(repr, images.columns[:5]))
+                faults.append(ValueError(
+                    f"there is no column {name!r} among {columns}, …: name the column of the "
+                    "labels, Digits.of(data, 'class') (in a csv without a header its number)"
+                ))
+                return None, None
+            images, labels = images.drop(columns=name), images[name]
         if "label" in images:
             faults.append(ValueError(
                 "there are labels and a column 'label': leave labels out, or drop the column"
@@ -829,6 +836,8 @@ def _stack(images: Any) -> torch.Tensor | np.ndarray:
         array = images.to_numpy()
         return images.to_numpy(np.float32, na_value=np.nan) if array.dtype == object else array
     listed = isinstance(images, (list, tuple)) and len(images) > 0
+    if listed and isinstance(images[0], (str, os.PathLike)):
+        raise TypeError("the images are paths: write [Image.open(path) for path in paths]")
     if listed and isinstance(images[0], (Image.Image, np.ndarray, torch.Tensor)):
         tensors = all(isinstance(item, torch.Tensor) for item in images)
         items: list[Any] = [_picture(i) if isinstance(i, Image.Image) else i for i in images]

@@ -893,6 +893,7 @@ class Runs:
             shape = list(images.shape)
             raise ValueError(
                 f"images must be float [N, F] or [N, 28, 28], got {images.dtype} {shape}"
+                + ": write image[None]" * (images.ndim == 1)
             )
         with torch.no_grad():
             return torch.cat([block.answers(images.flatten(1)) for block in self.models])
@@ -1039,21 +1040,25 @@ def _is(value: Any, dtype: torch.dtype, ndim: int) -> bool:
     return isinstance(value, Tensor) and value.dtype == dtype and value.ndim == ndim
 
 
-def join_runs(parts: Sequence[Runs]) -> Runs:
-    """Several `Runs` as one, in their order. ValueError for none, or other classes or scores."""
-    if not parts:
+def join_runs(parts: "Sequence[Runs | Run]") -> Runs:
+    """Several `Runs`, or a `Run` each, as one, in their order.
+
+    ValueError for none, or other classes or scores.
+    """
+    several: list[Runs] = [one.runs if isinstance(one, Run) else one for one in parts]
+    if not several:
         raise ValueError("join_runs: there are no runs")
-    first = parts[0]
-    for part in parts:
+    first = several[0]
+    for part in several:
         same = part.classes == first.classes and part.scores.keys() == first.scores.keys()
         if not same or part.seconds.shape[0] != first.seconds.shape[0]:
             raise ValueError("join_runs: the runs differ in classes, scores or number of epochs")
     return Runs(
-        {name: torch.cat([part.scores[name] for part in parts], 1) for name in first.scores},
-        {name: sum((part.coords[name] for part in parts), []) for name in first.coords},
-        torch.cat([part.nonfinite for part in parts]),
-        torch.cat([part.seconds for part in parts], 1),
-        [block for part in parts for block in part.models],
+        {name: torch.cat([part.scores[name] for part in several], 1) for name in first.scores},
+        {name: sum((part.coords[name] for part in several), []) for name in first.coords},
+        torch.cat([part.nonfinite for part in several]),
+        torch.cat([part.seconds for part in several], 1),
+        [block for part in several for block in part.models],
         first.classes,
         first.record,
     )
@@ -1129,6 +1134,10 @@ class Run:
     def frame(self) -> Any:
         """A pandas DataFrame with a row per epoch."""
         return self.runs.frame()
+
+    def raw(self) -> dict[str, Any]:
+        """Everything but the model, for `write_json`."""
+        return self.runs.raw()
 
     def plot(self, score: str | None = None) -> Any:
         """A matplotlib figure of a score by epoch; by default of losses, accuracy, own metrics."""

@@ -6,6 +6,7 @@
 __all__ = ['this_thread', 'NonFiniteLoss', 'train_models', 'select_device', 'optimizer_of', 'fit', 'load_runs', 'load_run']
 
 # %% ../nbs/reference/17_training.ipynb #8216e746
+import copy
 import functools
 import hashlib
 import inspect
@@ -245,6 +246,11 @@ def optimizer_of(optimizer: Any, module: nn.Module, lr: Any, steps: int) -> tupl
         made = optimizer
     else:
         made = torch.optim.SGD if optimizer is None else optimizer
+        if isinstance(made, tuple):
+            raise TypeError(
+                "optimizer must be one: for a schedule too write a function of (parameters, lr, "
+                "steps) that returns (optimizer, schedule), got a tuple"
+            )
         if not callable(made):
             raise TypeError(
                 "optimizer must be a class of torch.optim or a function, such as torch.optim.Adam, "
@@ -296,7 +302,8 @@ def network_of(module: Any, loss: Any, data: Digits, device: torch.device) -> Ne
     if isinstance(module, type):
         raise TypeError(f"model is a class: write {module.__name__}(), with brackets")
     if not isinstance(module, nn.Module):
-        raise TypeError(f"model must be an nn.Module, got {type(module).__name__}")
+        made = ": write model=make() for a function that makes one" * callable(module)
+        raise TypeError(f"model must be an nn.Module, got {type(module).__name__}{made}")
     if any(p.device.type == "meta" for p in module.parameters()):
         raise ValueError(
             "model lies on the device meta, which holds no numbers: model.to_empty first"
@@ -615,9 +622,10 @@ def _runs_of(kept: dict[str, Any], path: Any, model: nn.Module | None) -> Runs:
             if linear:
                 models.append(Linears.of_state(state, classes))
                 continue
-            if recipes != [None] and recipes[0][1] not in (1, classes):
+            if recipes[0] is not None and recipes[0][1] not in (1, classes):
                 raise ValueError(f"{recipes[0][1]} columns for {classes} classes")
             module = model if model is not None else network_of_recipe(*recipes[0])
+            module = module if len(states) == 1 else copy.deepcopy(module)
             models.append(Network.of_state(state, classes, module))
         runs = Runs.of_kept(kept, models)
         names = [block.loss.name for block in models for _ in range(len(block))]
