@@ -21,6 +21,7 @@ toc_object_entries_show_parents = "hide"
 html_theme = "sphinx_book_theme"
 html_title = "mnist_ce"
 html_static_path = ["static", os.environ["SITE_STATIC"]]
+exclude_patterns = ["**/widgets.json", "**/key"]
 html_css_files = ["site.css"]
 html_js_files = [("site.js", {"defer": "defer"})]
 html_copy_source = html_show_sourcelink = html_show_copyright = html_show_sphinx = False
@@ -31,7 +32,6 @@ html_theme_options = {
     "show_navbar_depth": 1,
     "home_page_in_toc": False,
     "navbar_persistent": [],  # one field for searching, in the sidebar
-    "secondary_sidebar_items": {"index": [], "**": ["page-toc"]},  # the chart is wide
     "logo": {"text": "mnist_ce", "alt_text": "mnist_ce, the front page"},
 }
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is

@@ -14,6 +14,7 @@ from os.path import relpath
 from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).parent.parent
+WIDE = "---\nhtml_theme.sidebar_secondary.remove: true\n---\n\n"  # no table of contents beside it
 DOORS = """\
 ## From here
 
@@ -198,6 +199,11 @@ def scrolled(text: str) -> str:
     return re.sub(r"(?s)<table>.*?</table>", lambda t: raw(f'<div class="scroll" tabindex="0">{t[0]}</div>'), text)
 
 
+def charted(text: str) -> str:
+    """The chart with its table in a box of its own, which a phone shows as cards."""
+    return re.sub(r"(?ms)^\|.+\|$", lambda rows: f'<div class="chart">\n\n{rows[0]}\n\n</div>', text, count=1)
+
+
 def toctree(caption: str, entries: list[str]) -> str:
     listed = "\n".join(entries)
     return f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{listed}\n```"
@@ -219,9 +225,9 @@ def readme_pages(readme: str, files: set[str]) -> dict[str, str]:
 
     lessons = lessons.replace("## The course", "# The course")
     title, question, story = front.split("\n\n", 2)
-    opened = linked("\n\n".join([title, question, chart.strip()]), "index.md")
+    opened = linked("\n\n".join([title, question, charted(chart.strip())]), "index.md")
     return {
-        "index.md": f"{opened}\n\n{DOORS}\n\n## How it began\n\n{linked(story, 'index.md')}",
+        "index.md": f"{WIDE}{opened}\n\n{DOORS}\n\n## How it began\n\n{linked(story, 'index.md')}",
         "course.md": linked(lessons, "course.md"),
         "reference/index.md": linked(reference, "reference/index.md"),
         "package.md": linked(rest, "package.md"),
@@ -245,8 +251,12 @@ def api_entry(node, module: str, prefix: str = "") -> list[str]:
         told = name + (bare(signature(made[0])) if made else "")
         public = [one for one in body if not one.name.startswith("_") and ast.get_docstring(one)]
         members = [line for one in public for line in api_entry(one, module, name + ".")]
+        if not made and (fields := [ast.unparse(one) for one in node.body if isinstance(one, ast.AnnAssign)]):
+            told += f"({', '.join(fields)})"
     else:
-        kind, told, members = "method" if prefix else "function", name + signature(node), []
+        kind, members = "method" if prefix else "function", []
+        called = re.search(rf"Called as ({name}\(.+?\))", doc)  # of a loss, which is a value that is called
+        told = called[1] if called else name + signature(node)
         marks = {ast.unparse(mark) for mark in node.decorator_list}
         if prefix:
             told = re.sub(r"\((self|cls)(, )?", "(", told, count=1)
@@ -270,6 +280,10 @@ def api_page(module: str, source: str) -> str:
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name in public:
             lines += api_entry(node, module)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            name = ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
+            if name in public:
+                lines += [f":::{{py:data}} {name}", ":::", ""]
     return "\n".join(lines)
 
 
