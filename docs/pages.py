@@ -300,6 +300,8 @@ def api_index(modules: dict[str, str]) -> str:
     public = ast.literal_eval(re.search(r"__all__ = (\[.*?\])", modules["all"], re.S)[1])
     rows = [(name, module, (ast.get_docstring(node) or "").split("\n")[0])
             for (module, name), node in nodes.items() if name in public]
+    rows += [(name, module, f"one of the constants of `{module}`") for module, text in modules.items()
+             for name in public if re.search(rf"(?m)^{name} = ", text)]
     lines = ["# API", "", "`from mnist_ce.all import *` brings these, besides `torch`, `F` and `nn`; "
              "`from mnist_ce import fit` brings one of them. "
              "The pages of the modules have the rest, with signatures.", "", "| name | module | |", "|---|---|---|"]

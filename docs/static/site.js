@@ -29,3 +29,10 @@ document.querySelectorAll(".widget").forEach((widget) => {
   };
   widget.addEventListener("input", show);
 });
+
+// Names that the theme leaves out for screen readers.
+document.querySelectorAll(".bd-links li.has-children > details > summary").forEach((summary) => {
+  const title = summary.closest("li").querySelector("a").textContent.trim();
+  summary.setAttribute("aria-label", `Pages under ${title}`);
+});
+document.querySelectorAll(".search-button-field").forEach((button) => button.removeAttribute("aria-label"));
