@@ -8,7 +8,8 @@
 # make studies   the runs behind the lessons that are too many for a lesson
 # make torture   damaged files, kills, full disks, hostile functions, many times over
 # make figures   the lessons' figures as files and an answer sheet, into runs/handouts
-# make test-browser   open and run every lesson in a headless Chromium
+# make docs   the course, the reference and the API as a site, into runs/site
+# make test-browser   open and run every lesson in a headless Chromium, and read the site there
 # make address REPOSITORY=owner/name   write the project's place on GitHub wherever it is needed
 # make audit   write the bill of materials, look up known vulnerabilities of the pins
 # make mutants   break the library on purpose, and see which of its tests notice
@@ -22,7 +23,7 @@ CPU_PINS = $(shell sed -nE 's/^(torch|torchvision)==([0-9.]+).*/\1==\2+cpu/p' $(
 PINS := uv pip compile setup.py --universal --python-version 3.10 --upgrade --no-annotate \
 	--custom-compile-command "make pins"
 
-.PHONY: run test test-lowest bench bench-peers bench-tests studies torture audit mutants notebooks figures test-browser readme address bundle pins clean
+.PHONY: run test test-lowest bench bench-peers bench-tests studies torture audit mutants notebooks figures docs test-browser readme address bundle pins clean
 
 run: .venv/core
 	$(BIN)/mnist-ce compare
@@ -79,9 +80,23 @@ notebooks: .venv/dev
 figures: .venv/dev
 	$(BIN)/python nbs/handouts.py runs/handouts
 
-# Every lesson opened and run in JupyterLab in a headless Chromium: the system's, or CHROMIUM=path.
-test-browser: .venv-browser/core
+# The site, from the notebooks as they are stored; only the lessons' widgets are drawn anew, in every
+# position, when their notebook has changed.
+docs: .venv/dev .venv-docs/core
+	$(BIN)/python docs/widgets.py runs/site-static/widgets
+	mkdir -p runs/site-static/mathjax
+	cp .venv-docs/npm/node_modules/mathjax/es5/tex-svg.js runs/site-static/mathjax
+	.venv-docs/bin/python docs/pages.py runs/site-static/widgets runs/site-source
+	SITE_STATIC=$(CURDIR)/runs/site-static .venv-docs/bin/sphinx-build -q -W --keep-going -c docs \
+		-d runs/site-doctrees runs/site-source runs/site
+	@echo "the site is in runs/site: open runs/site/index.html"
+
+# Every lesson opened and run in JupyterLab in a headless Chromium, the system's, or CHROMIUM=path;
+# then the site, read as a phone, a keyboard and a screen reader do.
+test-browser: .venv-browser/core docs
 	.venv-browser/bin/python tests/browser.py $(BIN)/python $(CHROMIUM)
+	.venv-browser/bin/python tests/browse_site.py runs/site \
+		.venv-docs/npm/node_modules/axe-core/axe.min.js $(CHROMIUM)
 
 readme: .venv/dev
 	$(BIN)/python nbs/readme.py
@@ -153,10 +168,20 @@ endef
 	.venv-audit/bin/python -m pip install pip-audit cyclonedx-bom
 	touch $@
 
+# Sphinx and its theme; from npm what sets formulas and what tests the site.
+.venv-docs/core: constraints/docs.txt docs/package-lock.json
+	@command -v npm >/dev/null || { echo "no npm found: install Node.js, which brings it" >&2; exit 1; }
+	$(NEW_VENV)
+	.venv-docs/bin/python -m pip install --requirement constraints/docs.txt
+	mkdir -p .venv-docs/npm
+	cp docs/package.json docs/package-lock.json .venv-docs/npm
+	npm ci --prefix .venv-docs/npm
+	touch $@
+
 .venv-browser/core: .venv/dev
 	$(NEW_VENV)
 	.venv-browser/bin/python -m pip install playwright==1.65.2
 	touch $@
 
 clean:
-	rm -rf .venv .venv-lowest .venv-peers .venv-audit .venv-browser build dist runs .mutants *.egg-info
+	rm -rf .venv .venv-lowest .venv-peers .venv-audit .venv-browser .venv-docs build dist runs .mutants *.egg-info

@@ -276,7 +276,7 @@ TABLES = dict(compare="it prints", sweep="mean ± sd", autopsy="published", trai
 
 def start(words, folder, **more):
     """A command as a process; its results go into `folder`."""
-    place = f"{folder}/model.safetensors" if words[0] == "train" else folder
+    place = f"{folder}/model.safetensors" if words[0] == "train" else f"{folder}/"
     where = ["--output", str(place)] * ("--resume" not in words)
     heed = lambda: [signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

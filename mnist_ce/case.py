@@ -10,6 +10,7 @@ __all__ = ['Check', 'Report', 'Finding', 'Experiment', 'Unseen', 'number', 'show
 import contextlib
 import copy
 import functools
+import html
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler, default_collate
 
-from .data import Digits
+from .data import Digits, shows
 from .metrics import input_shape
 from .results import Table
 from mnist_ce.scores import (
@@ -71,7 +72,8 @@ class Check(NamedTuple):
 
 # %% ../nbs/reference/09_case.ipynb #49fb86ef
 _SIGNS = dict(fail="✗", warn="!", skip="-", **{"pass": "✓"})
-_COLORS = dict(fail="#c62828", warn="#b26a00", skip="#757575", **{"pass": "#2e7d32"})
+_COLORS = dict(fail="#c62828", warn="#8a5300", skip="#616161", **{"pass": "#2e7d32"})
+_HEADERS = "", "cause", "what was seen"
 
 
 class Report(Table):
@@ -121,28 +123,32 @@ class Report(Table):
         if quiet:
             yield "pass", "", ", ".join(quiet)
 
-    def _table(self, style: str) -> str:
+    @shows
+    def _repr_html_(self) -> str:
         from tabulate import tabulate  # only to print
 
-        rows = list(self._lines())
-        if style == "html":
-            cells = []
-            for status, cause, text in rows:
-                color = f'style="color:{_COLORS[status]}"' if status else ""
-                mark = f"<b {color}>{_SIGNS[status]} {status.upper()}</b>" if status else ""
-                name = f"<code>{cause}</code>" if cause else ""
-                left, line = "text-align:left", ";white-space:nowrap"  # Jupyter's is right
-                looks = zip((mark, name, _escaped(text)), (left + line, left + line, left))
-                cells.append([f'<div style="{look}">{part}</div>' for part, look in looks])
-            return tabulate(cells, ["", "cause", "what was seen"], tablefmt="unsafehtml")
-        marked = [(f"{_SIGNS[s]} {s.upper()}" if s else "", *rest) for s, *rest in rows]
-        headers, widths = ["", "cause", "what was seen"], [None, None, 50]
-        options = dict(tablefmt=style, disable_numparse=True, maxcolwidths=widths)
-        return tabulate(marked, headers, **options)
+        rows: list[list[str]] = []
+        for status, cause, text in self._lines():
+            # white on a color reads the same on a page of any theme
+            color = f"background:{_COLORS.get(status)};color:#fff;padding:0 .4em"
+            mark = f"{_SIGNS[status]} {status.upper()}" if status else ""
+            mark = f'<b style="{color};white-space:nowrap">{mark}</b>' if mark else ""
+            name = f'<code style="white-space:nowrap">{html.escape(cause)}</code>' if cause else ""
+            if mark or name:
+                rows.append([mark, name, html.escape(text)])
+            else:  # what to write, under what was seen
+                rows[-1][2] += f"<br>{html.escape(text)}"
+        left = lambda part: f'<div style="text-align:left">{part}</div>'  # Jupyter's is right
+        cells = [[*map(left, row)] for row in rows]
+        return tabulate(cells, [*map(left, _HEADERS)], tablefmt="unsafehtml")
 
+    def __str__(self) -> str:
+        from tabulate import tabulate  # only to print
 
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        rows = [(f"{_SIGNS[s]} {s.upper()}" if s else "", *rest) for s, *rest in self._lines()]
+        options: Any = dict(disable_numparse=True, maxcolwidths=[None, None, 50])
+        return tabulate(rows, _HEADERS, **options)
+
 
 # %% ../nbs/reference/09_case.ipynb #7830c767
 class Finding(NamedTuple):

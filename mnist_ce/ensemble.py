@@ -21,7 +21,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from . import __version__
 from .data import Digits
@@ -29,7 +28,7 @@ from .metrics import standard_metrics
 from .model import Linears
 from mnist_ce.results import (
     Runs, Summary, Table, join_runs, make_record, own_settings, paired, paired_error, plain,
-    read_json, write_json,
+    progress_bar, read_json, write_json,
 )  # fmt: skip
 from .scores import Loss, as_loss
 from mnist_ce.training import (
@@ -257,7 +256,7 @@ def _train_crowds(
     protocol |= dict(takes=[[loss.columns, loss.scores] for loss in losses])
     protocol |= dict(data=fingerprint(train, valid)) if keep is not None else {}
     tasks, now = {k: partial(train_crowd, *jobs[k]) for k in mine}, []  # type: Any, list[Runs]
-    with tqdm(total=total, unit="model", disable=rank > 0 or not progress) as bar:
+    with progress_bar(total=total, unit="model", disable=rank > 0 or not progress) as bar:
 
         def each(runs: Runs) -> None:
             now.append(runs)
@@ -265,6 +264,7 @@ def _train_crowds(
             bar.update(min(len(runs) * world, total - bar.n))
 
         done, interrupted = finished(tasks, workers, keep, protocol, each)
+        bar.set_description(f"{len(losses)} losses" if len(losses) > 1 else losses[0].name)
     passed, shares = time.perf_counter() - start, sum(runs.seconds.sum() for runs in now)
     for runs in now:  # of crowds side by side, each one's share of the time that passed
         runs.seconds = runs.seconds * (passed / shares)

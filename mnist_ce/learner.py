@@ -138,10 +138,11 @@ def learner(
     descent with lr 1.0. With a model of your own, from pictures [n, 1, 28, 28] to scores [n, C]:
     fastai's defaults, Adam with lr 0.001. loss, train, valid, batch_size, shuffle, init_std and
     data_seed: as in `fit`. lr: a number, or a slice for fastai's groups of layers. kwargs: go to
-    `Learner`, such as cbs, wd, opt_func or metrics, and replace ours. Raises TypeError or
-    ValueError, naming what is wrong, before anything is trained.
+    `Learner`, such as cbs, wd, opt_func or metrics, and replace ours; metrics={name: function} are
+    of all validation images at once, as in `fit`, where fastai's own take means over batches.
+    Raises TypeError or ValueError, naming what is wrong, before anything is trained.
     """
-    from fastai.vision.all import SGD, Learner, default_device  # and what it adds, as lr_find
+    from fastai.vision.all import SGD, AccumMetric, Learner, default_device  # and it adds lr_find
 
     train, valid = _pair_of(train, valid)
     dls = _loaders(train, valid, batch_size, shuffle, data_seed)
@@ -160,4 +161,8 @@ def learner(
     if lr is not None:
         settings["lr"] = lr if isinstance(lr, slice) else real_number("lr", lr)
     settings |= dict(metrics=_accuracy_for(known)) | kwargs
+    if isinstance(settings["metrics"], dict):
+        settings["metrics"] = [
+            AccumMetric(f, name=name, flatten=False) for name, f in settings["metrics"].items()
+        ]
     return Learner(dls, model, loss_func=LearnerLoss(known), **settings)

@@ -181,6 +181,11 @@ def as_metric(
         probe = copy.deepcopy(function)  # one that keeps count must not count these
         signs = torch.nn.functional.one_hot(labels, max(columns, 2)).float() * 8 - 4
         logits = signs[:, 1:2] if columns == 1 else signs
+        answers = "scores.argmax(1)" if columns > 1 else "scores[:, 0] > 0"
+        called = (
+            f"it is called with scores [N, {columns}] and targets [N] or [N, 1]; for a function "
+            f"f of labels alone write lambda scores, targets: f(targets, {answers})"
+        )
         best, found, refusal = -1.0, None, None
         for form in (-1,), (-1, 1):
             metric = Whole(name, probe, form)
@@ -189,17 +194,16 @@ def as_metric(
                     metric.value(as_kind(z, kind), labels.view(form)) for z in (logits, -logits)
                 )
             except ValueError as error:
-                refusal = error
+                refusal = refusal or error
                 continue
             gap = abs(right - wrong) if right == right and wrong == wrong else 0.0
             if gap > best:
                 best, found = gap, Whole(name, function, form)
         if found is None:
-            raise refusal or ValueError(name)
+            raise ValueError(f"{refusal}; {called}") from refusal
         if best < 1e-6:
             warnings.warn(
-                f"the metric {name!r} gives right answers and wrong ones the same value: it is "
-                f"called with scores [N, {columns}] and targets [N] or [N, 1]",
+                f"the metric {name!r} gives right answers and wrong ones the same value: {called}",
                 stacklevel=3,
             )
         return found

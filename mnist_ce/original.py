@@ -15,14 +15,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from .data import mnist_sample
 from .ensemble import crowds, finished, fit_many, joined
 from .losses import cross_entropy_loss, mnist_loss
 from .metrics import BatchMeans, measure, true_accuracy
 from .model import Linears
-from .results import Runs, Summary, join_runs, make_record, own_settings, summarize
+from mnist_ce.results import (
+    Runs, Summary, join_runs, make_record, own_settings, progress_bar, summarize,
+)  # fmt: skip
 from .scores import Loss
 from .training import data_and_device, train_models, whole_number
 
@@ -146,14 +147,18 @@ def reproduce(
             metrics: Any = dict(reported=BatchMeans(_column_zero), true_accuracy=true_accuracy())
             return train_models(
                 models, train, train, metrics, coords=coords, record=record, epochs=epochs,
-                batch_size=256, shuffle=False, progress=progress, pooled=False,
+                batch_size=256, shuffle=False, progress=False, pooled=False,
             )  # fmt: skip
 
         tasks = {
             k: partial(train_crowd, crowd) for k, crowd in enumerate(crowds(seeds, train, epochs))
         }
         protocol = settings | dict(device=where.type)
-        return joined(*finished(tasks, keep=keep, protocol=protocol), record)
+        look: Any = dict(desc=name, unit="model", leave=False, disable=not progress)
+        with progress_bar(total=len(seeds), **look) as bar:
+            each = lambda runs: bar.update(len(runs))
+            done = finished(tasks, keep=keep, protocol=protocol, each=each)
+        return joined(*done, record)
 
 # %% ../nbs/reference/19_original.ipynb #c994f222
 def band(values: Tensor, share: float = 0.99) -> Tensor:
@@ -241,7 +246,8 @@ def factorial(
             k: partial(train_setting, switches)
             for k, switches in enumerate(itertools.product((0, 1), repeat=5))
         }
-        with tqdm(total=len(tasks), unit="setting", leave=False, disable=not progress) as bar:
+        look: Any = dict(unit="setting", leave=False, disable=not progress)
+        with progress_bar(total=len(tasks), **look) as bar:
             protocol = settings | dict(device=where.type)
             done = finished(tasks, keep=keep, protocol=protocol, each=lambda runs: bar.update())
         return joined(*done, make_record(settings, where))

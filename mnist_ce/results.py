@@ -14,15 +14,18 @@ import errno
 import functools
 import gc
 import hashlib
+import html
 import io
 import itertools
 import json
 import math
+import operator
 import os
 import platform
 import secrets
 import subprocess
 import sys
+import textwrap
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,9 +36,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from . import __version__
-from .data import Digits, _classes_at
+from .data import Digits, _classes_at, image_side, shows
 
 # %% ../nbs/reference/02_results.ipynb #364072c1
 def assert_close(actual: Tensor, expected: Tensor, terms: int = 1) -> None:
@@ -71,6 +75,9 @@ class Summary(NamedTuple):
     def __str__(self) -> str:
         return f"{self:.4f}, n = {self.n}"
 
+    def __repr__(self) -> str:
+        return f"Summary({self:.4g}, n = {self.n}, sd {self.sd:.4g})"
+
 
 def summarize(values: Iterable[Any]) -> Summary:
     """Summarize numbers as a `Summary`; one alone has no sd or interval, with a NaN all is NaN.
@@ -78,6 +85,7 @@ def summarize(values: Iterable[Any]) -> Summary:
     The interval is Student's t. Raises ValueError for no values.
     Source: Student 1908, The Probable Error of a Mean.
     """
+    values = values.tolist() if isinstance(values, Tensor) else values
     array = np.array([float(value) for value in values])
     if not len(array):
         raise ValueError("summarize: there are no values")
@@ -99,6 +107,9 @@ class Components(NamedTuple):
     orders: float
     seeds: float
     rest: float
+
+    def __repr__(self) -> str:
+        return f"Components(orders {self.orders:.4g}, seeds {self.seeds:.4g}, rest {self.rest:.4g})"
 
 
 def _mean_squares(values: Any) -> tuple[np.ndarray, int, int, float, float, float]:
@@ -140,10 +151,14 @@ def crossed(values: Any) -> Summary:
     return _around(n, table.mean().item(), table.std(ddof=1).item(), (squares / n) ** 0.5, df)
 
 # %% ../nbs/reference/02_results.ipynb #72157f7b
+_WIDTH = 80  # columns of a terminal
+
+
 class Table(list):
-    """A list of rows that prints as plain text and shows itself as HTML.
+    """A list of rows that shows itself as plain text, 80 columns wide, and in Jupyter as HTML.
 
     headers: of the columns; by default the field names of the rows, which are named tuples then.
+    Of a wider table the columns stand in blocks below each other, the first column before each.
     """
 
     def __init__(self, rows: Iterable[Any] = (), headers: Sequence[str] | None = None):
@@ -152,20 +167,57 @@ class Table(list):
 
     def __getitem__(self, key: Any) -> Any:
         found = super().__getitem__(key)
-        return Table(found, self.headers) if isinstance(key, slice) else found
+        return type(self)(found, self.headers) if isinstance(key, slice) else found
 
-    def _table(self, style: str) -> str:
-        from tabulate import tabulate  # only to print
-
+    def _cells(self) -> tuple[list[str], list[list[Any]]]:
         headers = self.headers or (self[0]._fields if self else ())
-        cells = [[f"{v:.4f}" if isinstance(v, float) else v for v in row] for row in self]
-        return tabulate(cells, headers, tablefmt=style, disable_numparse=True)
+        shown = lambda value: f"{value:.4f}" if isinstance(value, float) else value
+        return [*headers], [[*map(shown, row)] for row in self]
 
     def __str__(self) -> str:
-        return self._table("simple")
+        headers, cells = self._cells()
+        wide = [len(header) + 2 for header in headers]  # tabulate's own padding of them
+        for row in cells:
+            lines = [str(cell).splitlines() for cell in row]
+            wide = [max([width, *map(len, cell)]) for width, cell in zip(wide, lines)]
+        first = min(wide[0], _WIDTH // 2) if wide else 0
+        wide = [first, *(min(width, _WIDTH - 2 - first) for width in wide[1:])]  # a text has lines
+        blocks: list[list[int]] = [[]]
+        for k in range(1, len(headers)):
+            if blocks[-1] and first + sum(wide[j] + 2 for j in [*blocks[-1], k]) > _WIDTH:
+                blocks.append([])
+            blocks[-1].append(k)
+        return "\n\n".join(self._block([0, *block][: len(headers)], wide) for block in blocks)
 
+    def _block(self, columns: list[int], wide: list[int]) -> str:
+        headers, cells = self._cells()
+        most = [wide[k] for k in columns] if cells and columns else None
+        picked = [[row[k] for k in columns] for row in cells]
+        return _tabulated(picked, [headers[k] for k in columns], maxcolwidths=most)
+
+    @shows
+    def __repr__(self) -> str:
+        return str(self) or f"{type(self).__name__} without rows"
+
+    @shows
     def _repr_html_(self) -> str:
-        return self._table("html")
+        headers, cells = self._cells()
+        return _tabulated(cells, headers, "html")
+
+    def cut(self, most: int = 40) -> "Table":
+        """The table itself, or of a longer one the first and the last rows."""
+        if len(self) <= most:
+            return self
+        headers, cells = self._cells()
+        gap = [f"… {len(self) - most} more", *[""] * (len(headers) - 1)]
+        return Table([*cells[: most // 2], gap, *cells[-most // 2 :]], headers)
+
+
+def _tabulated(cells: Any, headers: Any, style: str = "simple", **more: Any) -> str:
+    from tabulate import tabulate  # only to print
+
+    return tabulate(cells, headers, tablefmt=style, disable_numparse=True, **more)
+
 
 # %% ../nbs/reference/02_results.ipynb #cc663b35
 def write_file(path: Any, content: bytes | bytearray) -> None:
@@ -450,6 +502,43 @@ def own_settings() -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
         yield
 
+# %% ../nbs/reference/02_results.ipynb #a54c293a
+class NotebookBar(tqdm):
+    """A bar of text in one output of a notebook; in the end it is a line of what was done."""
+
+    def __init__(self, *given: Any, **options: Any):
+        self.output: Any = None
+        super().__init__(*given, **options, file=io.StringIO(), ncols=_WIDTH - 1)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        from IPython.display import display  # there is a notebook, so there is IPython
+
+        text = str(self) if msg is None else msg
+        look: Any = dict(raw=True, metadata=dict(mnist_ce="bar"))
+        if text and self.output:
+            self.output.update({"text/plain": text}, **look)
+        elif text:
+            self.output = display({"text/plain": text}, display_id=True, **look)
+
+    def close(self) -> None:
+        if self.disable:  # it was closed before
+            return
+        passed = self.format_dict["elapsed"]
+        super().close()
+        count = f"{self.n}" if self.n >= (self.total or 0) else f"{self.n} of {self.total}"
+        name = self.desc.rstrip(": ")
+        done = f"{name}: " * bool(name) + f"{count} {self.unit}{'s' * (count != '1')}"
+        told = (self.postfix or "").replace("=", " ")
+        self.display(", ".join(filter(None, (f"{done} in {passed:.1f} s", told))))
+
+
+def progress_bar(**options: Any) -> Any:
+    """A bar of tqdm's, with its options; in a notebook one that leaves a line of text behind."""
+    IPython = sys.modules.get("IPython")
+    notebook = IPython is not None and hasattr(IPython.get_ipython(), "kernel")
+    return (NotebookBar if notebook and not options.get("disable") else tqdm)(**options)
+
+
 # %% ../nbs/reference/02_results.ipynb #00e52dd8
 def new_figure(width: float = 7, height: float = 4, alt: str = "") -> Any:
     """An empty matplotlib figure that shows itself in Jupyter and belongs to no window.
@@ -515,6 +604,59 @@ def draw_band(axis: Any, x: Iterable[float], values: Tensor, label: str) -> None
     low, high = torch.where(drawn, low, torch.nan), torch.where(drawn, high, torch.nan)
     axis.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
 
+
+_SHARES = "accuracy", "reported", "true_accuracy"  # what is right, or was said to be
+
+
+def draw_history(runs: Any, epochs: int = 0) -> Any:
+    """A figure of one model's scores by epoch: losses, accuracy, each of the caller's own metrics.
+
+    runs: `Runs` of one. epochs: how many there will be, where they are not all done.
+    """
+    from matplotlib.ticker import MaxNLocator  # as new_figure
+
+    losses = [name for name in runs.scores if name.endswith("loss")]
+    right = [name for name in _SHARES if name in runs.scores]
+    own = [name for name in runs.scores if name not in (*losses, *right, "nll")]
+    of_right = "validation accuracy" if "accuracy" in right else "accuracy"
+    panels = [("loss", losses), (of_right, right), *((name, [name]) for name in own)]
+    panels = [(label, names) for label, names in panels if names]
+    done, across = len(runs.seconds), min(3, max(1, len(panels)))
+    told = ["loss"] * bool(losses) + ["accuracy"] * bool(right) + own
+    alt = f"{' and '.join(told)} by epoch: "
+    if done:
+        last = {name.replace("_", " "): runs.scores[name][-1, 0] for name in [*right, *own]}
+        ends = [f"the {name} is {value:.4f}" for name, value in last.items()]
+        alt += f"after epoch {done} {', '.join(ends)}"
+    else:
+        alt += "no epoch was finished"
+    down = max(1, -(-len(panels) // across))
+    figure = new_figure(4 * across, 3 * down if done else 1, alt)
+    if not done:
+        return _only_words(figure)
+    axes, k = [*figure.subplots(down, across, squeeze=False).flat], 0
+    for axis in axes[len(panels) :]:
+        axis.axis("off")
+    for axis, (label, names) in zip(axes, panels):
+        values = torch.stack([runs.scores[name][:, 0] for name in names])
+        for name, line in zip(names, values.where(values.isfinite(), torch.nan)):
+            axis.plot(range(1, done + 1), line, label=name.replace("_", " "), **look(name, k))
+            k += 1
+        if len(names) > 1:
+            axis.legend()
+        broken = int((~values.isfinite()).any(0).sum())
+        title = f"not finite in {broken} of {done} epochs" if broken else ""
+        axis.set(title=title, xlabel="epoch", ylabel=label, xlim=(0.5, max(done, epochs) + 0.5))
+        axis.margins(y=0.15)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    return figure
+
+
+def _only_words(figure: Any) -> Any:
+    """The figure with its alt alone, where there is nothing to draw."""
+    figure.text(0.5, 0.5, figure.alt, ha="center", va="center")
+    return figure
+
 # %% ../nbs/reference/02_results.ipynb #2bf9e3fc
 @dataclass(eq=False, repr=False)
 class Runs:
@@ -572,15 +714,83 @@ class Runs:
     def __len__(self) -> int:
         return self.seconds.shape[1]
 
+    @shows
     def __repr__(self) -> str:
-        epochs, losses = len(self.seconds), ", ".join(dict.fromkeys(self.coords.get("loss", [])))
-        text = f"{type(self).__name__}({len(self)} models of {losses}, {epochs} epochs"
+        names = [*dict.fromkeys(self.coords.get("loss", []))]
+        losses = ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
+        of, epochs = f" of {losses}" * bool(losses), len(self.seconds)
+        text = f"{type(self).__name__}({len(self)} models{of}, {epochs} epochs"
         if "accuracy" in self.scores and epochs:
             last = self.last()
-            good = last[~last.isnan()]
+            good = last[last.isfinite()]
             text += f", accuracy {summarize(good)}" if len(good) else ", accuracy NaN"
         broken = int((self.nonfinite >= 0).sum())
-        return text + (f", {broken} went non-finite)" if broken else ")")
+        text += f", {broken} went non-finite" if broken else ""
+        return text + (", interrupted)" if self.record.get("interrupted") else ")")
+
+    @shows
+    def __str__(self) -> str:
+        return f"{textwrap.fill(repr(self), _WIDTH)}\n\n{self._overview()}"
+
+    @shows
+    def _repr_html_(self) -> str:
+        return f"<div>{html.escape(repr(self))}</div>{self._overview()._repr_html_()}"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # IPython's, in a terminal
+        printer.text(str(self) if len(printer.stack) < 2 else repr(self))
+
+    def _main(self) -> list[str]:
+        """The scores that one looks at first."""
+        return [name for name in _SHARES if name in self.scores] or [*self.scores][:1]
+
+    def _overview(self) -> Table:
+        """A row for each loss, rate …: its last scores, and how many models failed.
+
+        Where these are too many, a row for each loss, then for each rate …, with means alone: they
+        are over unlike models.
+        """
+        shown = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
+        names = [
+            name for name, values in self.coords.items()
+            if name not in ("seed", "data_seed", "combination")
+            and (name == "loss" or len({*values}) > 1)
+        ]  # fmt: skip
+        columns = {name: [*map(shown, self.coords[name])] for name in names}
+        keys: list[Any] = [*zip(*columns.values())] or [()] * len(self)
+        alike = len({*keys}) <= _MOST_GROUPS
+        if not alike:
+            names, keys = ["setting"], []
+            for name, values in columns.items():
+                keys += [(f"{name} {value}",) for value in values]
+        groups: dict[Any, list[int]] = {}
+        for k, key in enumerate(keys):
+            groups.setdefault(key, []).append(k % len(self))
+        scores = {
+            name: self.scores[name][-1:].where(self.scores[name][-1:].isfinite(), torch.nan)
+            for name in self._main()
+            if len(self.seconds)
+        }
+        lean = replace(self, scores=scores, models=[])  # a selection of models copies weights
+        headers, rows = [*names, "n"], []
+        for name in scores:
+            sure = ["sd"] * (len(scores) < 2) + ["95% interval"] if alike else []
+            headers += [name.replace("_", " "), *sure]
+        for key in [*groups][:_MOST_GROUPS]:
+            part = lean._select(groups[key])
+            row, failed = [*key], int((part.nonfinite >= 0).sum())
+            n = max((int((~part.last(name).isnan()).sum()) for name in scores), default=len(part))
+            row += [f"{n}"]
+            for name in scores:
+                found = part.summary(name) if alike else None
+                mean = part.last(name).nanmean().item() if found is None else found.mean
+                row += ["no model left" if math.isnan(mean) else f"{mean:.4f}"]
+                if found is not None:
+                    row += [f"{found.sd:.4f}" if found.n > 1 else ""] * (len(scores) < 2)
+                    row += [f"{found.low:.4f} to {found.high:.4f}" if found.n > 1 else ""]
+            rows.append([*row, f"{failed} of {len(part)}" if failed else "none"])
+        if len(groups) > len(rows):
+            rows.append([f"… {len(groups) - len(rows)} more", *[""] * len(headers)])
+        return Table(rows, [*headers, "failed"])
 
     def __getitem__(self, rows: Any) -> Any:
         """A `Run` for an int; `Runs` for a slice, a mask, or a list of positions."""
@@ -641,12 +851,14 @@ class Runs:
     def table_of(self, score: str = "accuracy") -> Tensor:
         """A score after the last epoch as [orders, seeds]. ValueError where one is missing."""
         orders, seeds = ([*dict.fromkeys(self.coords[name])] for name in ("data_seed", "seed"))
-        values = dict(zip(zip(self.coords["data_seed"], self.coords["seed"]), self.last(score)))
+        pairs = zip(self.coords["data_seed"], self.coords["seed"])
+        values = dict(zip(pairs, self.last(score).tolist()))
         if not len(values) == len(orders) * len(seeds) == len(self):
             raise ValueError(
                 f"{len(self)} runs are no table of {len(orders)} orders by {len(seeds)} seeds"
             )
-        return torch.stack([torch.stack([values[o, s] for s in seeds]) for o in orders])
+        table = [[values[o, s] for s in seeds] for o in orders]
+        return torch.tensor(table, dtype=torch.double)
 
     def summary(self, score: str = "accuracy") -> Summary:
         """A finite score after the last epoch; the interval covers seeds, and orders if several.
@@ -681,6 +893,7 @@ class Runs:
             shape = list(images.shape)
             raise ValueError(
                 f"images must be float [N, F] or [N, 28, 28], got {images.dtype} {shape}"
+                + ": write image[None]" * (images.ndim == 1)
             )
         with torch.no_grad():
             return torch.cat([block.answers(images.flatten(1)) for block in self.models])
@@ -730,8 +943,14 @@ class Runs:
         columns = dict(nonfinite=self.nonfinite, seconds=self.seconds.T, **scores)
         return dict(record=self.record, classes=self.classes, **self.coords, **columns)
 
-    def plot(self, score: str = "accuracy") -> Any:
-        """A matplotlib figure of a score by epoch: for each loss the mean and a band."""
+    def plot(self, score: str | None = None) -> Any:
+        """A matplotlib figure of a score by epoch: for each loss the mean and a band.
+
+        score: by default the accuracy. Raises ValueError for one that there is not.
+        """
+        score = self._main()[0] if score is None and self.scores else score
+        if score not in self.scores:
+            raise ValueError(f"there is no score {score!r}; there are {', '.join(self.scores)}")
         groups = self.by("loss") if "loss" in self.coords else {"": self}
         ends = [
             f"{name or 'models'} ends at {part.summary(score).mean:.4f}"
@@ -808,6 +1027,7 @@ class Runs:
         return cls(scores, coords, nonfinite, seconds, models, classes, record)
 
 
+_MOST_GROUPS = 40  # rows of a table of runs
 _OF_MODELS = "seconds", "nonfinite", "scores", "coords"
 
 
@@ -820,21 +1040,25 @@ def _is(value: Any, dtype: torch.dtype, ndim: int) -> bool:
     return isinstance(value, Tensor) and value.dtype == dtype and value.ndim == ndim
 
 
-def join_runs(parts: Sequence[Runs]) -> Runs:
-    """Several `Runs` as one, in their order. ValueError for none, or other classes or scores."""
-    if not parts:
+def join_runs(parts: "Sequence[Runs | Run]") -> Runs:
+    """Several `Runs`, or a `Run` each, as one, in their order.
+
+    ValueError for none, or other classes or scores.
+    """
+    several: list[Runs] = [one.runs if isinstance(one, Run) else one for one in parts]
+    if not several:
         raise ValueError("join_runs: there are no runs")
-    first = parts[0]
-    for part in parts:
+    first = several[0]
+    for part in several:
         same = part.classes == first.classes and part.scores.keys() == first.scores.keys()
         if not same or part.seconds.shape[0] != first.seconds.shape[0]:
             raise ValueError("join_runs: the runs differ in classes, scores or number of epochs")
     return Runs(
-        {name: torch.cat([part.scores[name] for part in parts], 1) for name in first.scores},
-        {name: sum((part.coords[name] for part in parts), []) for name in first.coords},
-        torch.cat([part.nonfinite for part in parts]),
-        torch.cat([part.seconds for part in parts], 1),
-        [block for part in parts for block in part.models],
+        {name: torch.cat([part.scores[name] for part in several], 1) for name in first.scores},
+        {name: sum((part.coords[name] for part in several), []) for name in first.coords},
+        torch.cat([part.nonfinite for part in several]),
+        torch.cat([part.seconds for part in several], 1),
+        [block for part in several for block in part.models],
         first.classes,
         first.record,
     )
@@ -860,11 +1084,20 @@ class Run:
             raise AttributeError(name)
         return self.runs.__getattr__(name)[:, 0]
 
+    @shows
     def __repr__(self) -> str:
         return repr(self.runs).replace("Runs(1 models", "Run(a model", 1)
 
+    @shows
+    def __str__(self) -> str:
+        return f"{textwrap.fill(repr(self), _WIDTH)}\n\n{self.history.cut()}"
+
+    @shows
     def _repr_html_(self) -> str:
-        return self.history._repr_html_()
+        return f"<div>{html.escape(repr(self))}</div>{self.history.cut()._repr_html_()}"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # IPython's, in a terminal
+        printer.text(str(self) if len(printer.stack) < 2 else repr(self))
 
     @property
     def history(self) -> Table:
@@ -902,13 +1135,85 @@ class Run:
         """A pandas DataFrame with a row per epoch."""
         return self.runs.frame()
 
-    def plot(self, score: str = "accuracy") -> Any:
-        """A matplotlib figure of a score by epoch."""
-        return self.runs.plot(score)
+    def raw(self) -> dict[str, Any]:
+        """Everything but the model, for `write_json`."""
+        return self.runs.raw()
+
+    def plot(self, score: str | None = None) -> Any:
+        """A matplotlib figure of a score by epoch; by default of losses, accuracy, own metrics."""
+        return draw_history(self.runs) if score is None else self.runs.plot(score)
+
+    def show_mistakes(self, data: Digits, n: int = 12) -> Any:
+        """A matplotlib figure of the n images that the model answers wrongly and most surely.
+
+        Each stands under its answer, its class, and the probability that the model gave its answer;
+        below it is its row in `data`. Raises TypeError or ValueError, naming it, for what are no
+        images, or of classes that the model does not know.
+        """
+        if not isinstance(data, Digits):
+            kind = type(data).__name__
+            raise TypeError(f"show_mistakes needs Digits, got {kind}: write Digits.of(x, y)")
+        if isinstance(n, bool) or not hasattr(n, "__index__") or operator.index(n) < 1:
+            raise ValueError(f"n={n!r} must be an int of at least 1")
+        side, strange = image_side(data.x), {*data.classes} - {*self.classes}
+        if strange:
+            raise ValueError(
+                f"the images are of the classes {data.classes}, the model knows {self.classes}: "
+                f"it cannot be right about {', '.join(sorted(map(repr, strange)))}"
+            )
+        if side is None:
+            raise ValueError(
+                f"show_mistakes draws square images, and these rows hold {data.x.shape[1]} numbers"
+            )
+        wrong, answers, sure = self._mistakes(data)
+        if not len(wrong):
+            told = f"no mistakes: all of {len(data)} images are answered rightly"
+            return _only_words(new_figure(6, 1, told))
+        shown = data[wrong[:n]]
+        titles = [
+            f"{answer}? it is {_article(name)} {name}\n{_percent(p)}"
+            for answer, name, p in zip(answers, shown.digits.tolist(), sure)
+        ]
+        alt = f"{len(titles)} of {len(wrong)} mistakes in {len(data)} images, surest first: "
+        alt += "; ".join(title.replace("\n", ", ") for title in titles)
+        across = min(4, len(titles))
+        down = -(-len(titles) // across)
+        figure = new_figure(2 * across, 2.6 * down, alt)
+        figure.get_layout_engine().set(hspace=0.06)
+        axes = [*figure.subplots(down, across, squeeze=False).flat]
+        for axis in axes:
+            axis.axis("off")
+        for axis, image, row, title in zip(axes, shown.x.cpu(), wrong.tolist(), titles):
+            axis.axis("on")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_color("lightgray")
+            axis.imshow(image.view(side, side).numpy(), cmap="gray_r")
+            axis.set_title(title, fontsize=9, parse_math=False)
+            axis.set_xlabel(f"row {row}", fontsize=8)
+        return figure
+
+    def _mistakes(self, data: Digits) -> tuple[Tensor, list[Any], list[float]]:
+        """The rows of `data` answered wrongly, the surest first, the answers, their probability."""
+        logits = self.runs._finite(data)[0]
+        sure, labels = logits.double().softmax(-1).max(-1)
+        known = [self.classes.index(name) for name in data.classes]
+        right = torch.tensor(known, device=labels.device)[data.y.view(-1).to(labels.device)]
+        wrong = (labels != right).nonzero().view(-1)
+        wrong = wrong[sure[wrong].argsort(descending=True, stable=True)]
+        answers = _classes_at(labels[wrong], self.classes).tolist()
+        return wrong.to(data.x.device), answers, sure[wrong].tolist()
 
     def save(self, path: Any) -> None:
         """Write the run, model and all; `mnist_ce.training.load_run` reads it."""
         self.runs.save(path)
+
+def _article(name: Any) -> str:
+    return "an" if str(name)[:1].lower() in (*"aeiou8",) or str(name) in ("11", "18") else "a"
+
+
+def _percent(p: float) -> str:
+    return "over 99.9%" if p > 0.999 else f"{p:.1%}"
+
 
 # %% ../nbs/reference/02_results.ipynb #33e6084a
 def paired(one: Runs, other: Runs, score: str = "accuracy") -> Summary:

@@ -538,6 +538,12 @@ def as_loss(loss: Any, classes: int, *, columns: int | None = None, device: Any 
                 raise ValueError(
                     f"{name} scores one column, which tells 2 classes apart, not {classes}"
                 )
+            swapped = best_reading(lambda z, y: on_cpu(y, z), classes, columns)
+            if swapped is not None and swapped.rank() == 0:
+                raise ValueError(
+                    f"{name} takes its targets first: write lambda scores, targets: "
+                    f"{name}(targets, scores)"
+                )
             raise ValueError(
                 f"{name} can be read in no way for {classes} classes; tried\n{_told(tried)}"
             )

@@ -6,6 +6,7 @@
 __all__ = ['this_thread', 'NonFiniteLoss', 'train_models', 'select_device', 'optimizer_of', 'fit', 'load_runs', 'load_run']
 
 # %% ../nbs/reference/17_training.ipynb #8216e746
+import copy
 import functools
 import hashlib
 import inspect
@@ -22,7 +23,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from .data import Digits, _check_pair, batches, seeded
 from .doctor import glance
@@ -31,7 +31,8 @@ from .model import Linears, Network, NonFinite
 from .networks import network_of_recipe, recipe_of
 from mnist_ce.results import (
     Run,
-    Runs, look, make_record, new_figure, own_settings, plain, read_checkpoint, write_checkpoint,
+    Runs, draw_history, make_record, own_settings, plain, progress_bar, read_checkpoint,
+    write_checkpoint,
 )  # fmt: skip
 from .scores import Loss, as_loss, name_of
 
@@ -99,9 +100,9 @@ def train_models(
         return Runs(scores, coords, nonfinite, of_each, [models], train.classes, record)
 
     name = str(record["settings"].get("loss", ""))
-    left, look = range(len(rows), epochs), dict(desc=name, unit="epoch", disable=not progress)
-    with tqdm(left, initial=len(rows), total=epochs, leave=False, **look) as bar:
-        for epoch in bar:
+    look: Any = dict(desc=name, unit="epoch", leave=False, disable=not progress)
+    with progress_bar(initial=len(rows), total=epochs, **look) as bar:
+        for epoch in range(len(rows), epochs):
             start, losses, sizes = time.perf_counter(), [], []
             before = [tensor.clone() for tensor in models.tensors()] if careful else []
             for xb, yb in batches(train, batch_size, order if shuffle else None):
@@ -136,7 +137,9 @@ def train_models(
                 show(runs())
             if len(models) == 1 and "accuracy" in found:
                 accuracy = found["accuracy"].item()
-                bar.set_postfix(loss=f"{train_loss.item():.4f}", accuracy=f"{accuracy:.4f}")
+                told = dict(loss=f"{train_loss.item():.4f}", accuracy=f"{accuracy:.4f}")
+                bar.set_postfix(told, refresh=False)
+            bar.update()
     return runs()
 
 
@@ -243,6 +246,11 @@ def optimizer_of(optimizer: Any, module: nn.Module, lr: Any, steps: int) -> tupl
         made = optimizer
     else:
         made = torch.optim.SGD if optimizer is None else optimizer
+        if isinstance(made, tuple):
+            raise TypeError(
+                "optimizer must be one: for a schedule too write a function of (parameters, lr, "
+                "steps) that returns (optimizer, schedule), got a tuple"
+            )
         if not callable(made):
             raise TypeError(
                 "optimizer must be a class of torch.optim or a function, such as torch.optim.Adam, "
@@ -294,7 +302,8 @@ def network_of(module: Any, loss: Any, data: Digits, device: torch.device) -> Ne
     if isinstance(module, type):
         raise TypeError(f"model is a class: write {module.__name__}(), with brackets")
     if not isinstance(module, nn.Module):
-        raise TypeError(f"model must be an nn.Module, got {type(module).__name__}")
+        made = ": write model=make() for a function that makes one" * callable(module)
+        raise TypeError(f"model must be an nn.Module, got {type(module).__name__}{made}")
     if any(p.device.type == "meta" for p in module.parameters()):
         raise ValueError(
             "model lies on the device meta, which holds no numbers: model.to_empty first"
@@ -440,16 +449,7 @@ def _live_curve(epochs: int) -> Callable[[Runs], None]:
     shown: list[Any] = []
 
     def show(runs: Runs) -> None:
-        x, last = range(1, len(runs.seconds) + 1), runs.accuracy[-1, 0].item()
-        alt = f"loss and accuracy by epoch: after epoch {len(x)} the accuracy is {last:.4f}"
-        figure = new_figure(8, 3, alt)
-        left, right = figure.subplots(1, 2)
-        for k, name in enumerate(("train_loss", "valid_loss")):
-            left.plot(x, runs.scores[name][:, 0], label=name.replace("_", " "), **look(name, k))
-        right.plot(x, runs.accuracy[:, 0], **look("accuracy", 2))
-        left.legend()
-        for axis, ylabel in (left, "loss"), (right, "accuracy on validation images"):
-            axis.set(xlabel="epoch", ylabel=ylabel, xlim=(0.5, epochs + 0.5))
+        figure = draw_history(runs, epochs)
         if shown:
             shown[0].update(figure)
         else:
@@ -622,9 +622,10 @@ def _runs_of(kept: dict[str, Any], path: Any, model: nn.Module | None) -> Runs:
             if linear:
                 models.append(Linears.of_state(state, classes))
                 continue
-            if recipes != [None] and recipes[0][1] not in (1, classes):
+            if recipes[0] is not None and recipes[0][1] not in (1, classes):
                 raise ValueError(f"{recipes[0][1]} columns for {classes} classes")
             module = model if model is not None else network_of_recipe(*recipes[0])
+            module = module if len(states) == 1 else copy.deepcopy(module)
             models.append(Network.of_state(state, classes, module))
         runs = Runs.of_kept(kept, models)
         names = [block.loss.name for block in models for _ in range(len(block))]

@@ -1,7 +1,9 @@
 """All sources give the same tensors, anybody's data gets in, and what is wrong is named."""
+import base64
 import gzip
 import hashlib
 import io
+import re
 import shutil
 import sys
 import tarfile
@@ -777,3 +779,62 @@ def test_a_column_that_numbers_the_rows_is_no_pixel(tmp_path):
     frame.to_csv(tmp_path / "images.csv")
     with pytest.raises(ValueError, match="the column 'Unnamed: 0' numbers the rows and is no pixel"):
         Digits.of(tmp_path / "images.csv")
+
+
+def picture_of(digits):
+    """The picture that `digits` show of themselves, as grey and alpha, its words and its line."""
+    shown = re.fullmatch(
+        r'<img alt="(.*)" src="data:image/png;base64,(.*?)" style="max-width:100%"><div>(.*)</div>', digits._repr_html_()
+    )
+    words, source, line = shown.groups()
+    with Image.open(io.BytesIO(base64.b64decode(source))) as picture:
+        return np.asarray(picture), words, line
+
+
+def test_images_show_of_each_class_its_share_dark_on_white():
+    y = torch.tensor([1, 0] * 30 + [0] * 60)  # 90 of the first class, 30 of the second
+    x = torch.linspace(0, 1, 120).view(-1, 1).expand(-1, 64)
+    pixels, words, line = picture_of(Digits(x, y.view(-1, 1), (7, 3)))
+    assert words == "20 of the images: " + ", ".join("7" * 15 + "3" * 5)
+    assert line == "120 images: 90 of 7, 30 of 3; 8 × 8, 0 to 1, cpu"
+    assert pixels.shape == (116, 596, 2), "two rows of ten"
+    assert pixels[:56, :56, 1].min() == 255 and pixels[:, 56:60, 1].max() == 0, "gaps are of the page's color"
+    first, last = pixels[0, 0, 0], pixels[60, 540, 0]
+    assert first == 255 - int(255 * x[1, 0]) and last == 255 - int(255 * x[58, 0]), "rows 1 and 58 of the set"
+    pixels, words, line = picture_of(Digits(x[:2], y[:2].view(-1, 1), (7, 3)))
+    assert pixels.shape == (56, 116, 2) and words == "2 of the images: 7, 3" and line.startswith("2 images: 1 of 7, 1 of 3;")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_images_of_any_numbers_and_names_show_themselves(bad):
+    x = torch.tensor([0.0, 300, bad]).view(-1, 1).expand(-1, 64)
+    names = ("<b>", 'a"b', *(f"class {k}" for k in range(20)))
+    pixels, words, line = picture_of(Digits(x, torch.tensor([[0], [0], [1]]), names))
+    assert words == "3 of the images: &lt;b&gt;, &lt;b&gt;, a&quot;b"
+    told = "NaN among them" if np.isnan(bad) else f"{min(0, bad):.4g} to {max(300, bad):.4g}"
+    assert line.startswith("3 images: 2 of &lt;b&gt;, 1 of a&quot;b, 0 of class 0") and line.endswith(f"8 × 8, {told}, cpu")
+    assert "0 of class 7, 12 more classes;" in line
+    assert [pixels[0, k, 0] for k in (0, 60, 120)] == [255, 0, 255]
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 49), (3, 65), (0, 784), (3, 0)], ids=str)
+def test_what_are_no_images_is_a_line_alone(shape):
+    digits = Digits(torch.zeros(shape), torch.zeros(shape[0], 1).long(), (7, 3))
+    assert digits._repr_html_() is None and repr(digits) == f"Digits({shape[0]} images, classes (7, 3), cpu)"
+
+
+def test_images_show_themselves_on_any_device(device):
+    digits = Digits(torch.rand(5, 784), torch.tensor([[1], [0], [1], [0], [0]]), (7, 3)).to(device)
+    with torch.inference_mode():
+        assert picture_of(digits)[1] == "5 of the images: 7, 7, 7, 3, 3" and f", {device}" in picture_of(digits)[2]
+
+
+def test_images_in_a_line_are_80_columns_wide_and_need_no_matplotlib(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    names = tuple(f"a class of quite some length {k}" for k in range(30))
+    digits = Digits(torch.zeros(1, 64), torch.zeros(1, 1).long(), names)
+    assert repr(digits) == "Digits(1 images, classes ('a class of quite som', … 30 in all), cpu)"
+    assert repr(Digits(digits.x, digits.y, tuple(range(10)))) == f"Digits(1 images, classes {(*range(10),)}, cpu)"
+    assert digits._repr_html_().startswith("<img")
+    half = Digits.__new__(Digits)
+    assert repr(half).startswith("<mnist_ce.data.Digits object at") and half._repr_html_() is None

@@ -186,6 +186,30 @@ def test_the_attributes_of_a_report():
     assert examine(original.log_probability).causes == ["sign", "not-finite"]
 
 
+def light(color):
+    """The relative luminance of a color, as WCAG 2 has it."""
+    parts = [int(color[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    parts = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+def test_a_report_reads_on_a_page_of_any_color_and_holds_no_tags_of_strangers():
+    seen = [Check("a", "first", "fail", "it <b>broke</b>", "mend & \"quote\"", "2 to 1"), Check("w<i>", "", "warn", "3"),
+            Check("s", "", "skip", "", "give more"), Check("g", "", "pass")]  # fmt: skip
+    shown = Report(seen)._repr_html_()
+    marks = re.findall(r'<b style="background:(#\w{6});color:#fff;[^"]*">(.*?)</b>', shown)
+    assert [mark for _, mark in marks] == ["✗ FAIL", "! WARN", "- SKIP", "✓ PASS"], "a word, not color alone"
+    for color, _ in marks:  # of 4.5 to 1, WCAG's AA: white on its own color, whatever the page has
+        assert 1.05 / (light(color) + 0.05) >= 4.5
+    assert shown.count("color:") == len(marks), "all else has the color of the page"
+    assert "it &lt;b&gt;broke&lt;/b&gt;<br>-&gt; mend &amp; &quot;quote&quot;<br>   2 to 1" in shown, "in one row"
+    assert "w&lt;i&gt;" in shown and "<i>" not in shown and "<script" not in shown
+    assert shown.count("<tr>") == 1 + 4 and "<table>" in Report()._repr_html_()
+    assert str(Report(seen)[:1]) == str(Report(seen[:1])) != str(Report(seen)), "a part is a report"
+    assert repr(Report(seen)) == str(Report(seen))
+    assert repr(Report([3])).startswith("<mnist_ce.case.Report object") and Report([3])._repr_html_() is None
+
+
 def test_each_column_of_a_report_holds_what_its_header_says():
     seen = [Check("c", "third", "skip", "", "give more"), Check("d", "fourth", "skip", "", "give more"),
             Check("e", "fifth", "skip", "too low", follows="a"), Check("f", "sixth", "skip", "see a"),

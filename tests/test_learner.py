@@ -152,6 +152,17 @@ def test_arguments_go_to_fastais_learner(sample):
         learner(cross_entropy_loss, *sample, loss_func=F.cross_entropy)
 
 
+def test_own_metrics_by_name_are_of_all_images_and_not_of_batches(sample):
+    def f1(preds, targets):  # the images stand class by class: no mean of batches is it
+        says_3, is_3 = preds.argmax(1) == 1, targets == 1
+        return 2 * (says_3 & is_3).float().sum() / (says_3.sum() + is_3.sum())
+
+    learn = learner(cross_entropy_loss, *sample, metrics=dict(f1=f1))
+    *_, found = trained(learn)
+    expected = fit(cross_entropy_loss, *sample, epochs=1, progress=False, metrics=dict(f1=f1)).history[-1].f1
+    assert learn.recorder.metric_names[3] == "f1" and found == pytest.approx(expected, abs=1e-3) and found > 0.97
+
+
 class Sigmoid(nn.Module):
     """One column of probabilities from pictures."""
 

@@ -5,9 +5,12 @@ import io
 import json
 import math
 import os
+import pickle
 import platform
+import re
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from datetime import datetime, timedelta, timezone
 
@@ -29,7 +32,7 @@ from mnist_ce.losses import cross_entropy_loss, mnist_loss
 from mnist_ce.model import Linears, Network
 from mnist_ce.results import (
     Run, Runs, Summary, Table, assert_close, components, crossed, draw_band, join_runs, look,
-    make_record, new_figure, paired, paired_error, summarize, write_json,
+    make_record, new_figure, paired, paired_error, progress_bar, summarize, write_json,
 )  # fmt: skip
 
 
@@ -349,7 +352,7 @@ def test_a_run_is_read_as_numbers_and_prints_as_a_table():
     both.scores["loss"] = both.scores.pop("accuracy")
     assert repr(both[1:5]) == "Runs(4 models of a, 2 epochs)"
     before = Runs(dict(accuracy=torch.zeros(0, 1)), {}, torch.tensor([-1]), torch.zeros(0, 1), [], (7, 3))
-    assert repr(before) == "Runs(1 models of , 0 epochs)" and before.record == {} == before.settings
+    assert repr(before) == "Runs(1 models, 0 epochs)" and before.record == {} == before.settings
     assert repr(Run(join_runs([made_up()[:1]]))).startswith("Run(a model of a, 2 epochs, accuracy 0.8050, n = 1)")
     assert run.nonfinite == -1 and run.settings == {} and run.classes == (7, 3)
     assert "0.8060" in str(run.history[1:]) and "0.5000" not in str(run.history[1:])
@@ -393,6 +396,88 @@ def test_runs_draw_epochs_and_leave_broken_models_out():
     del both.coords["loss"]
     assert [line.get_label() for line in both.plot().axes[0].lines] == [" (n = 12)"]
     assert made_up()[1].plot().axes[0].lines[0].get_ydata() == pytest.approx([0.5, 0.806])
+    with pytest.raises(ValueError, match="^there is no score 'f1'; there are accuracy, train_loss$"):
+        both.plot("f1")
+
+
+def test_a_run_draws_its_losses_its_accuracy_and_each_metric_of_ones_own():
+    run = made_up()[1]
+    half = run.accuracy.view(-1, 1) / 2
+    run.runs.scores |= dict(train_loss=half, valid_loss=half * 2, nll=half, f1=half.clone())
+    run.runs.scores["f1"][0] = math.inf
+    figure = run.plot()
+    lines = [{line.get_label(): line.get_ydata().tolist() for line in axis.lines} for axis in figure.axes]
+    assert [*map(list, lines)] == [["train loss", "valid loss"], ["accuracy"], ["f1"]]
+    assert lines[0]["valid loss"] == pytest.approx([0.5, 0.806]) and lines[1]["accuracy"] == pytest.approx([0.5, 0.806])
+    assert math.isnan(lines[2]["f1"][0]) and lines[2]["f1"][1] == pytest.approx(0.403)
+    assert [axis.get_title() for axis in figure.axes] == ["", "", "not finite in 1 of 2 epochs"]
+    assert figure.alt == "loss and accuracy and f1 by epoch: after epoch 2 the accuracy is 0.8060, the f1 is 0.4030"
+    assert [axis.get_ylabel() for axis in figure.axes] == ["loss", "validation accuracy", "f1"]
+
+    first = Run(Runs({"accuracy": torch.ones(1, 1)}, {}, torch.tensor([-1]), torch.ones(1, 1), [], (7, 3)))
+    (axis,) = first.plot().axes
+    assert all(tick == int(tick) for tick in axis.get_xticks()) and axis.lines[0].get_marker() != "None", "one epoch is a point"
+    broken = made_up()[1]
+    broken.runs.scores = {name: torch.full((2, 1), math.nan) for name in ("train_loss", "accuracy")}
+    assert {axis.get_title() for axis in broken.plot().axes} == {"not finite in 2 of 2 epochs"}
+    before = Run(Runs(dict(accuracy=torch.zeros(0, 1)), {}, torch.tensor([-1]), torch.zeros(0, 1), [], (7, 3)))
+    assert before.plot().texts[0].get_text() == "accuracy by epoch: no epoch was finished"
+
+
+class Sure:
+    """A block of one model that gives these logits whatever it sees."""
+
+    def __init__(self, logits):
+        self.logits = torch.tensor(logits)
+
+    def answers(self, x):
+        return self.logits.unsqueeze(0)
+
+
+def sure(logits, classes=(7, 3)):
+    return Run(Runs({}, dict(loss=["a"]), torch.tensor([-1]), torch.ones(1, 1), [Sure(logits)], classes))
+
+
+def test_mistakes_come_surest_first_with_answer_class_and_probability():
+    logits = [[2.0, 0], [0, 1], [9, 0], [0, 3], [0, 1], [0, 2]]  # answers 7 3 7 3 3 3, of classes 3 7 3 3 7 8
+    data = Digits(torch.arange(6.0).view(6, 1).expand(6, 64) / 10, torch.tensor([[1], [0], [1], [1], [0], [0]]), (7, 3))
+    figure = sure(logits).show_mistakes(data)
+    shown = [axis for axis in figure.axes if axis.images]
+    assert [axis.get_title() for axis in shown] == [
+        "7? it is a 3\nover 99.9%", "7? it is a 3\n88.1%", "3? it is a 7\n88.1%",
+        "3? it is a 7\n73.1%", "3? it is a 7\n73.1%",
+    ]  # fmt: skip
+    assert [axis.get_xlabel() for axis in shown] == ["row 2", "row 0", "row 5", "row 1", "row 4"]
+    assert [axis.images[0].get_array().shape for axis in shown] == [(8, 8)] * 5
+    assert shown[0].images[0].get_array()[0, 0] == pytest.approx(0.2)
+    assert figure.alt.startswith("5 of 5 mistakes in 6 images, surest first: 7? it is a 3, over 99.9%; 7? it is")
+    two = sure(logits).show_mistakes(data, n=2)
+    assert len(two.axes) == 2 and two.alt.startswith("2 of 5 mistakes in 6 images")
+    none = sure([[0.0, 1]] * 6).show_mistakes(Digits(data.x, torch.ones(6, 1).long(), (7, 3)))
+    assert none.texts[0].get_text() == "no mistakes: all of 6 images are answered rightly" and not none.axes
+
+    turned = Digits(data.x, 1 - data.y, (3, 7))  # the same images, their classes told in another order
+    assert sure(logits).show_mistakes(turned).alt == figure.alt
+    words = Digits(data.x, torch.zeros(6, 1).long(), ("$8^",))
+    assert sure([[0, 9.0]] * 6, ("$8^", "eight")).show_mistakes(words, 1).axes[0].get_title().startswith("eight? it is a $8^")
+    words.__dict__["classes"] = (8,)
+    assert sure([[0, 1.0]] * 6, (8, 3)).show_mistakes(words, 1).axes[0].get_title() == "3? it is an 8\n73.1%"
+
+
+def test_mistakes_that_cannot_be_shown_are_refused_with_the_reason():
+    data = Digits(torch.zeros(2, 64), torch.tensor([[0], [1]]), (7, 3))
+    run = sure([[0.0, 1]] * 2)
+    with pytest.raises(ValueError, match=r"^the images are of the classes \(7, 5\), the model knows \(7, 3\): it .* 5$"):
+        run.show_mistakes(Digits(data.x, data.y, (7, 5)))
+    with pytest.raises(ValueError, match="^show_mistakes draws square images, and these rows hold 65 numbers$"):
+        run.show_mistakes(Digits(torch.zeros(2, 65), data.y, (7, 3)))
+    with pytest.raises(TypeError, match="^show_mistakes needs Digits, got Tensor: write Digits.of"):
+        run.show_mistakes(data.x)
+    for n in 0, True, 1.5, "3":
+        with pytest.raises(ValueError, match=rf"^n={re.escape(repr(n))} must be an int of at least 1$"):
+            run.show_mistakes(data, n)
+    with pytest.raises(ValueError, match="^some logits have no finite largest"):
+        sure([[math.nan, 1]] * 2).show_mistakes(data)
 
 
 def test_a_band_ends_where_all_models_broke():
@@ -443,6 +528,235 @@ def test_tables_keep_their_columns():
     assert str(points).split()[:2] == ["x", "y"] and points[0] == (1, 2) and str(points[1:]).split()[-2:] == ["3", "4.0000"]
     assert table[:1].headers == table.headers and isinstance(table[:1], Table) and Table() == [] == Table([])
     assert str(Table()) == "" and "<th>name" in table._repr_html_() and "<td>0.5000" in table._repr_html_()
+
+
+def test_a_wide_table_stands_in_blocks_of_80_columns():
+    names = ["name", *"abcdefgh"]
+    rows = [(f"row {k}", *(f"value {k}{name}" for name in names[1:])) for k in range(2)]
+    blocks = str(Table(rows, names)).split("\n\n")
+    assert [block.splitlines()[0].split() for block in blocks] == [["name", *"abcdefg"], ["name", "h"]]
+    assert [block.splitlines()[3].split("  ")[0] for block in blocks] == ["row 1", "row 1"]
+    assert max(len(line) for block in blocks for line in block.splitlines()) <= 80
+    assert "value 1h" in blocks[1] and "<th>h" in Table(rows, names)._repr_html_()
+    long = Table([("a" * 50, "word " * 40)], ["name", "told"])
+    assert max(map(len, str(long).splitlines())) <= 80 and str(long).count("word") == 40
+    wide = [f"a long name {k}" for k in range(9)]
+    assert max(map(len, str(Table([range(9)], wide)).splitlines())) <= 80
+    assert str(Table([("word " * 40,)], ["told"])).count("word") == 40
+    assert repr(Table(rows, names)) == str(Table(rows, names)) and repr(Table()) == "Table without rows"
+    ten = Table([(k,) for k in range(10)], ["k"])
+    assert ten.cut(10) is ten and str(ten.cut(4)).split()[2:] == ["0", "1", "…", "6", "more", "8", "9"]
+
+
+def test_small_values_show_themselves_in_a_short_line():
+    assert repr(summarize([0.5, 0.25])) == "Summary(0.375 (-1.213 to 1.963), n = 2, sd 0.1768)"
+    assert repr(summarize([0.5])) == "Summary(0.5, n = 1, sd nan)"
+    assert repr(components([[0.5, 0.75], [0.5, 0.75]])) == "Components(orders 0, seeds 0.1768, rest 0)"
+
+
+def lines_of(table):
+    return [re.split("  +", line.strip()) for line in str(table).splitlines()]
+
+
+def test_runs_show_a_row_for_each_loss_and_rate_and_what_failed():
+    both = join_runs([made_up("a"), made_up("b", 0.1)])
+    both.coords["lr"] = [1.0] * 6 + [0.1] * 6
+    lines = str(both).split("\n\n")
+    header, _, *rows = lines_of(lines[1])
+    assert lines[0].replace("\n", " ").startswith("Runs(12 models of a, b, 2 epochs, accuracy 0.8655 (")
+    assert header == ["loss", "lr", "n", "accuracy", "sd", "95% interval", "failed"]
+    a, b = both.where(loss="a").summary(), both.where(loss="b").summary()
+    assert rows == [
+        ["a", "1", "6", "0.8155", f"{a.sd:.4f}", f"{a.low:.4f} to {a.high:.4f}", "1 of 6"],
+        ["b", "0.1", "6", "0.9155", f"{b.sd:.4f}", f"{b.low:.4f} to {b.high:.4f}", "1 of 6"],
+    ]
+    both.scores["accuracy"][1, :6] = torch.nan
+    both.nonfinite[6:] = -1
+    assert lines_of(both)[-2:] == [["a", "1", "0", "no model left", "1 of 6"], [*rows[1][:-1], "none"]]
+    assert repr(both)[:6] == "Runs(1" and "\n" not in repr(both)
+    shown = both._repr_html_()
+    assert "<td>0.9155" in shown and "accuracy 0.9155 (" in shown and "<td>none" in shown
+
+    both.coords["loss"] = ["<script>"] * 12
+    assert "<script>" not in both._repr_html_() and both._repr_html_().count("&lt;script&gt;") == 3
+    both.coords["loss"] = [f"a loss of quite some length {k}" for k in range(12)]
+    assert max(map(len, str(both).splitlines())) <= 80 and "and 9 more, 2 epochs" in repr(both)
+    both.record = dict(interrupted=True)
+    assert repr(both).endswith(", interrupted)")
+
+
+def test_many_kinds_of_runs_are_shown_by_each_of_their_settings():
+    rates = [float(k + 1) for k in range(30)] * 2
+    scores = torch.tensor([[0.0] * 60, [0.5] * 30 + [0.7] * 30], dtype=torch.double)
+    runs = Runs(
+        dict(reported=scores, true_accuracy=scores / 2), dict(loss=["a"] * 30 + ["b"] * 30, lr=rates, seed=[0] * 60),
+        torch.tensor([3] + [-1] * 59), torch.ones(2, 60), [], (7, 3),
+    )  # fmt: skip
+    _, _, header, _, *rows = lines_of(runs)
+    assert header == ["setting", "n", "reported", "true accuracy", "failed"] and len(rows) == 2 + 30
+    assert rows[:3] == [
+        ["loss a", "30", "0.5000", "0.2500", "1 of 30"], ["loss b", "30", "0.7000", "0.3500", "none"],
+        ["lr 1", "2", "0.6000", "0.3000", "1 of 2"],
+    ]  # fmt: skip
+    runs.coords["lr"] = [float(k + 1) for k in range(60)]
+    assert lines_of(runs)[-2][0] == "lr 38" and lines_of(runs)[-1] == ["… 22 more"]
+    assert runs.plot().axes[0].get_ylabel() == "reported", "without an accuracy it is what comes first"
+
+
+def test_a_run_shows_its_line_and_its_epochs_the_first_and_the_last_of_many():
+    run = made_up()[1]
+    assert str(run) == f"{run!r}\n\n{run.history}"
+    assert run._repr_html_().startswith("<div>Run(a model of a, 2 epochs, accuracy 0.8060, n = 1)</div><table>")
+    long = Run(Runs(dict(accuracy=torch.rand(100, 1)), {}, torch.tensor([-1]), torch.ones(100, 1), [], (7, 3)))
+    epochs = [line[0] for line in lines_of(long)[4:]]
+    assert epochs[18:22] == ["19", "20", "… 60 more", "81"] and epochs[-1] == "100" and len(epochs) == 41
+    assert "<td>50" not in long._repr_html_() and len(long.history) == 100
+
+
+def test_a_terminal_shows_tables_alone_and_lines_inside_a_list():
+    pretty = pytest.importorskip("IPython.lib.pretty", reason="IPython is a development tool").pretty
+    runs = made_up()
+    for one in runs, runs[0]:
+        assert pretty(one) == str(one) != repr(one)
+        assert re.fullmatch(rf"\[{re.escape(repr(one))},\s+1\]", pretty([one, 1]))
+    assert pretty(runs[0].history) == str(runs[0].history)
+
+
+NOTHING = Runs(dict(accuracy=torch.zeros(2, 0)), dict(loss=[], seed=[]), torch.zeros(0), torch.zeros(2, 0), [], (7, 3))
+NO_EPOCHS = Runs(dict(accuracy=torch.zeros(0, 3)), dict(loss=["a"] * 3), -torch.ones(3), torch.zeros(0, 3), [], (7, 3))
+NO_SCORES = Runs({}, dict(loss=["a"] * 3), -torch.ones(3), torch.zeros(2, 3), [], (7, 3))
+
+
+@pytest.mark.parametrize(
+    "make, told",
+    [
+        (lambda: Runs.__new__(Runs), "<mnist_ce.results.Runs object at"),
+        (lambda: Run.__new__(Run), "<mnist_ce.results.Run object at"),
+        (lambda: Table([(1, 2), (3,)], ["a"]), "a"),
+        (lambda: Table([3], ["a"]), "<mnist_ce.results.Table object at"),
+        (lambda: NOTHING, "Runs(0 models, 2 epochs, accuracy NaN)"),
+        (lambda: NO_EPOCHS, "Runs(3 models of a, 0 epochs)"),
+        (lambda: NO_EPOCHS[0], "Run(a model of a, 0 epochs)"),
+        (lambda: NO_SCORES, "Runs(3 models of a, 2 epochs)"),
+        (lambda: pickle.loads(pickle.dumps(made_up()))[1], "Run(a model of a, 2 epochs, accuracy 0.8060"),
+        (lambda: join_runs([made_up()])[:2]._select([]), "Runs(0 models, 2 epochs, accuracy NaN)"),
+    ],
+)
+def test_what_shows_itself_never_raises(make, told):
+    one = make()
+    assert repr(one).startswith(told)
+    assert one._repr_html_() is None or "<table>" in one._repr_html_()
+    if told[0] == "R":
+        assert str(one).startswith(told) and max(map(len, str(one).splitlines())) <= 80
+
+
+def test_nan_and_infinity_all_over_are_shown_without_a_warning():
+    runs = made_up()
+    for value in math.nan, math.inf:
+        runs.scores = dict(train_loss=torch.full((2, 6), value, dtype=torch.double))
+        assert lines_of(runs)[-1] == ["a", "0", "no model left", "1 of 6"]
+        assert "no model left" in runs._repr_html_() and str(value) in str(runs[0])
+    runs.scores = dict(accuracy=torch.full((2, 6), math.inf, dtype=torch.double))
+    assert repr(runs) == "Runs(6 models of a, 2 epochs, accuracy NaN, 1 went non-finite)"
+
+
+def test_a_hundred_thousand_runs_show_themselves_at_once():
+    s = 100_000
+    coords = dict(loss=["a"] * s, seed=[k % 1000 for k in range(s)], data_seed=[k // 1000 for k in range(s)])
+    runs = Runs(dict(accuracy=torch.full((2, s), 0.5)), coords, torch.full((s,), -1), torch.ones(2, s), [], (7, 3))
+    start = time.perf_counter()
+    assert lines_of(runs)[-1] == ["a", "100000", "0.5000", "0.0000", "0.5000 to 0.5000", "none"]
+    assert time.perf_counter() - start < 5, "it takes 0.3 s on a quiet machine"
+
+
+class Shown:
+    """A stand-in for a notebook's output: what `display` was told, and each of its updates."""
+
+    def __init__(self):
+        self.told = []
+
+    def display(self, data, display_id, **how):
+        assert display_id and how == dict(raw=True, metadata=dict(mnist_ce="bar")) and not self.told
+        return self.update(data, **how)
+
+    def update(self, data, raw, metadata):
+        self.told.append(data["text/plain"])
+        return self
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    IPython = pytest.importorskip("IPython", reason="IPython is a development tool")
+    shown = Shown()
+    monkeypatch.setattr(IPython, "get_ipython", lambda: named_kernel)
+    monkeypatch.setattr("IPython.display.display", shown.display)
+    return shown
+
+
+named_kernel = type("Shell", (), dict(kernel=None))()
+
+
+def test_a_bar_of_a_notebook_ends_as_one_line(notebook, capsys):
+    with progress_bar(total=3, desc="mine", unit="epoch", leave=False) as bar:
+        for k in range(3):
+            bar.set_postfix(dict(accuracy=f"0.{k}"), refresh=False)
+            bar.update()
+    assert notebook.told[0].startswith("mine:   0%|") and max(map(len, notebook.told)) < 80
+    assert re.fullmatch(r"mine: 3 epochs in \d\.\d s, accuracy 0.2", notebook.told[-1])
+    bar.close()
+    assert len(notebook.told) == len({*notebook.told}) and capsys.readouterr() == ("", "")
+
+
+def test_a_bar_that_is_stopped_says_how_far_it_came_and_one_that_is_off_nothing(notebook, capsys):
+    with pytest.raises(KeyboardInterrupt), progress_bar(total=3, unit="model") as bar:
+        bar.update()
+        raise KeyboardInterrupt
+    assert re.fullmatch(r"1 of 3 models in \d\.\d s", notebook.told[-1])
+    notebook.told.clear()
+    with progress_bar(total=1, unit="model", disable=True) as bar:
+        bar.update()
+    assert notebook.told == [] and capsys.readouterr() == ("", "")
+
+
+def test_a_bar_of_a_terminal_is_that_of_tqdm(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    with progress_bar(total=1, unit="model") as bar:
+        bar.update()
+    assert "100%|" in capsys.readouterr().err and type(bar).__module__.startswith("tqdm")
+
+
+TRAINED = """
+from mnist_ce.all import *
+train, valid = mnist_sample()
+few = train[::50], valid[::20]
+---
+fit(cross_entropy_loss, *few, epochs=2)
+---
+runs = fit_many(cross_entropy_loss, *few, seeds=range(60), epochs=2)
+---
+runs = compare([cross_entropy_loss, mnist_loss], *few, seeds=range(2), orders=range(2), epochs=2)
+---
+few[0]
+"""
+
+
+def test_a_notebook_keeps_one_line_of_each_bar():
+    nbformat = pytest.importorskip("nbformat", reason="Jupyter is a development tool")
+    nbclient = pytest.importorskip("nbclient", reason="Jupyter is a development tool")
+    cells = [nbformat.v4.new_code_cell(source) for source in TRAINED.split("---")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    env = dict(os.environ, PYTHONPATH=os.path.dirname(os.path.dirname(mnist_ce.__file__)))
+    nbclient.NotebookClient(notebook, kernel_name="python3").execute(env=env)
+    kept = [[*cell.outputs] for cell in notebook.cells]
+    assert "widgets" not in notebook.metadata and kept[0] == []
+    lines = [outputs[0].data["text/plain"] for outputs in kept[1:-1]]
+    told = [re.sub(r"\d+\.\d+", "#", line) for line in lines]
+    assert told == [
+        "cross_entropy_loss: 2 epochs in # s, loss #, accuracy #", "cross_entropy_loss: 2 epochs in # s",
+        "2 losses: 8 models in # s",
+    ]  # fmt: skip
+    assert [len(outputs) for outputs in kept[1:]] == [2, 1, 1, 1], "the run itself, and the images"
+    assert "<table>" in kept[1][1].data["text/html"] and "<img" in kept[-1][0].data["text/html"]
 
 
 def reject(token):

@@ -445,7 +445,7 @@ def test_a_full_disk_costs_no_table(tmp_path):
 @pytest.mark.filterwarnings("default")  # as for users
 @pytest.mark.parametrize("command", ["compare", "sweep", "autopsy"])
 def test_a_folder_that_vanishes_costs_no_table(tmp_path, monkeypatch, command):
-    monkeypatch.setattr(cli, "mnist", lambda data, digits: torture_saves.few())
+    monkeypatch.setattr(cli.data, "mnist", lambda data, digits: torture_saves.few())
     monkeypatch.setattr(original, "mnist_sample", lambda: torture_saves.few())
     output, first = tmp_path / "runs", cli._stages
 
@@ -465,7 +465,7 @@ def test_a_folder_that_vanishes_costs_no_table(tmp_path, monkeypatch, command):
 
 
 def test_a_model_that_is_there_is_not_written_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "mnist", lambda data, digits: torture_saves.few())
+    monkeypatch.setattr(cli.data, "mnist", lambda data, digits: torture_saves.few())
     path, train = tmp_path / "model.safetensors", ["train", "--epochs", "2", "--output"]
     invoke = lambda *words: CliRunner().invoke(cli.main, [*map(str, words)])
     assert invoke(*train, path).exit_code == 0
@@ -478,7 +478,7 @@ def test_a_model_that_is_there_is_not_written_over(tmp_path, monkeypatch):
 
 
 def test_an_interrupted_training_is_finished(sample, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "mnist", lambda data, digits: tuple(part[::20] for part in sample))
+    monkeypatch.setattr(cli.data, "mnist", lambda data, digits: tuple(part[::20] for part in sample))
     monkeypatch.chdir(tmp_path)
     invoke = lambda *words: CliRunner().invoke(cli.main, ["train", "--model", "mlp", *map(str, words)])
     assert invoke("--output", "whole").exit_code == 0
@@ -496,13 +496,13 @@ def test_an_interrupted_training_is_finished(sample, tmp_path, monkeypatch):
     assert stopped.exit_code == 130 and f"--resume {path}" in stopped.output
     assert len(load_run(path).history) == 3
     assert invoke("--resume", path).exit_code == 0
-    assert alike(load_run(path), load_run("whole"))
+    assert alike(load_run(path), load_run("whole.safetensors"))
     assert [*Path("runs").iterdir()] == [path]
 
 
 def test_what_is_stopped_while_it_writes_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "mnist", lambda data, digits: torture_saves.few())
-    before, write = signal.getsignal(signal.SIGTERM), cli.write_json
+    monkeypatch.setattr(cli.data, "mnist", lambda data, digits: torture_saves.few())
+    before, write = signal.getsignal(signal.SIGTERM), results.write_json
 
     def late(path, content):
         if path.suffix == ".json" and path.name != "command.json":
@@ -510,7 +510,7 @@ def test_what_is_stopped_while_it_writes_is_written(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         write(path, content)
 
-    monkeypatch.setattr(cli, "write_json", late)
+    monkeypatch.setattr(results, "write_json", late)
     try:
         done = CliRunner().invoke(cli.main, ["sweep", "--epochs", "1", "--output", str(tmp_path)])
     finally:

@@ -11,7 +11,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import mnist_ce
 from mnist_ce.all import *  # noqa: F403
-from mnist_ce.all import Digits, convnet, cross_entropy_loss, fit, fit_many, mnist_loss, plot_curves
+from mnist_ce.all import (
+    Digits, convnet, cross_entropy_loss, fit, fit_many, join_runs, load_runs, mnist_loss, plot_curves, write_json
+)  # fmt: skip
 from mnist_ce.training import NonFiniteLoss
 
 
@@ -196,3 +198,80 @@ def test_one_class_is_nothing_to_tell_apart(sample):
     threes = Digits(x=sample[0].x[:9], y=0 * sample[0].y[:9], classes=(3,), index=sample[0].index[:9])
     with pytest.raises(ValueError, match="train has one class, 3: nothing to tell apart"):
         fit(cross_entropy_loss, threes, threes, progress=False)
+
+
+def test_the_column_of_the_labels_is_named_or_numbered(sample, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    few = sample[0][::1000]
+    frame = pandas.DataFrame((few.x * 255).round().byte().numpy())
+    frame["class"] = few.digits.numpy()
+    frame.to_csv(tmp_path / "named.csv", index=False)
+    frame.to_csv(tmp_path / "plain.csv", index=False, header=False)
+    for found in (
+        Digits.of(frame, "class"), Digits.of(tmp_path / "named.csv", "class"), Digits.of(tmp_path / "plain.csv", 784)
+    ):  # fmt: skip
+        assert torch.equal(found.x, few.x) and torch.equal(found.digits, few.digits)
+    with pytest.raises(ValueError, match="no column 'label' among .*: name the column of the labels"):
+        Digits.of(frame)
+    with pytest.raises(ValueError, match="no column 'kind' among '0', "):
+        Digits.of(tmp_path / "named.csv", "kind")
+    with pytest.raises(ValueError, match="there are labels and a column 'label'"):
+        Digits.of(frame.assign(label=3), "class")
+    with pytest.raises(TypeError, match=r"write \[Image.open\(path\) for path in paths\]"):
+        Digits.of(["3.png", "7.png"], [3, 7])
+
+
+def f1(y_true, y_pred):  # in the order of scikit-learn
+    return 2 * ((y_true == 1) & (y_pred == 1)).sum() / ((y_true == 1).sum() + (y_pred == 1).sum())
+
+
+def only_labels(y_true, y_pred):
+    if y_true.ndim > 1:
+        raise ValueError("labels alone")
+
+
+def test_a_metric_of_labels_is_told_how_to_become_one_of_scores(sample):
+    told = r"write lambda scores, targets: f\(targets, scores.argmax\(1\)\)"
+    settings = dict(epochs=1, progress=False)
+    with pytest.warns(UserWarning, match=told):
+        fit(F.cross_entropy, *sample, metrics=dict(f1=f1), **settings)
+    with pytest.raises(ValueError, match=f"'f1' failed on .*: labels alone; .*{told}"):
+        fit(F.cross_entropy, *sample, metrics=dict(f1=only_labels), **settings)
+    with pytest.warns(UserWarning, match=r"f\(targets, scores\[:, 0\] > 0\)"):
+        fit(mnist_loss, *sample, metrics=dict(f1=lambda y, z: 0.0), **settings)
+    run = fit(F.cross_entropy, *sample, metrics=dict(f1=lambda z, y: f1(y, z.argmax(1))), **settings)
+    assert run.history[-1].f1 > 0.97
+
+
+def test_a_loss_with_its_targets_first_is_told_to_turn_round(sample):
+    def keras(y_true, y_pred):
+        return F.cross_entropy(y_pred, y_true)
+
+    with pytest.raises(ValueError, match=r"write lambda scores, targets: keras\(targets, scores\)"):
+        fit(keras, *sample)
+
+
+def test_what_makes_a_model_or_an_optimizer_is_told_apart_from_one(sample):
+    model = nn.Linear(784, 2)
+    adam = torch.optim.Adam(model.parameters())
+    schedule = torch.optim.lr_scheduler.StepLR(adam, 1)
+    with pytest.raises(TypeError, match=r"got function: write model=make\(\)"):
+        fit(F.cross_entropy, *sample, model=lambda: model, lr=0.1)
+    with pytest.raises(TypeError, match=r"returns \(optimizer, schedule\), got a tuple$"):
+        fit(F.cross_entropy, *sample, model=model, optimizer=(adam, schedule))
+
+
+def test_own_models_from_several_seeds_become_one_result(sample, tmp_path):
+    few = [data[::10] for data in sample]
+    settings = dict(lr=0.1, epochs=1, progress=False)
+    runs = [fit(F.cross_entropy, *few, model=nn.Linear(784, 2), seed=seed, **settings) for seed in range(2)]
+    joined = join_runs(runs)
+    assert joined.seeds == [0, 1] and joined.summary().n == 2
+    assert torch.equal(joined.accuracy[:, 1], runs[1].accuracy)
+    joined.save(tmp_path / "both.safetensors")
+    again = load_runs(tmp_path / "both.safetensors", model=nn.Linear(784, 2)).answers(few[1])
+    assert torch.equal(again, joined.answers(few[1])) and not torch.equal(again[0], again[1])
+    write_json(tmp_path / "run.json", runs[0].raw())
+    assert '"seed": [\n' in (tmp_path / "run.json").read_text()
+    with pytest.raises(ValueError, match=r"write image\[None\]$"):
+        runs[0].predict(sample[1].x[0])

@@ -1,0 +1,40 @@
+"""How Sphinx builds the site from the pages that docs/pages.py wrote."""
+import os
+import re
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SETTINGS = (HERE.parent / "settings.ini").read_text()
+
+project = "mnist_ce"
+author = "The mnist_ce developers"
+release = version = re.search(r"version = (\S+)", SETTINGS)[1]
+extensions = ["myst_parser", "sphinx.ext.mathjax"]
+myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+myst_dmath_double_inline = True
+smartquotes = False  # the text as it stands in the notebooks
+add_module_names = False
+python_maximum_signature_line_length = 80
+toc_object_entries_show_parents = "hide"
+
+html_theme = "sphinx_book_theme"
+html_title = "mnist_ce"
+html_static_path = ["static", os.environ["SITE_STATIC"]]
+exclude_patterns = ["**/widgets.json", "**/key"]
+html_css_files = ["site.css"]
+html_js_files = [("site.js", {"defer": "defer"})]
+html_copy_source = html_show_sourcelink = html_show_copyright = html_show_sphinx = False
+html_theme_options = {
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+    "use_source_button": False,
+    "show_navbar_depth": 1,
+    "home_page_in_toc": False,
+    "navbar_persistent": [],  # one field for searching, in the sidebar
+    "logo": {"text": "mnist_ce", "alt_text": "mnist_ce, the front page"},
+}
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
+# Served from the site itself: no page asks another host for anything.
+mathjax_path = "mathjax/tex-svg.js"
+mathjax3_config = {"options": {"enableMenu": False}}
