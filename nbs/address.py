@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 CELL = "fetch-the-course"  # the id of the cell
 FETCH = """\
-# Only where the rest of the course is missing, as in Colab: fetch it, install it, go there.
+# Where the rest of the course is missing, as in Colab: fetch it, install it, go there.
 import os
 
 if not os.path.exists("../benchmarks"):

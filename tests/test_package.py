@@ -22,7 +22,7 @@ from mnist_ce.training import fit
 ROOT = Path(__file__).parent.parent
 SOURCES = {path.name for path in (ROOT / "mnist_ce").glob("*.py")}
 PACKAGE = {f"mnist_ce/{name}" for name in SOURCES | {"mnist.npz", "mnist.npz.license", "py.typed"}}
-TESTED = "benchmarks", "constraints", "nbs", "tests", ".github"
+TESTED = "benchmarks", "constraints", "docs", "nbs", "tests", ".github"
 CACHES = "__pycache__", ".ipynb_checkpoints"
 OFFLINE = """import sys; sys.addaudithook(lambda event, args: event in \
 ("socket.connect", "socket.getaddrinfo") and sys.exit(f"asked the network: {event} {args}"))"""
