@@ -89,6 +89,8 @@ docs: .venv/dev .venv-docs/core
 	.venv-docs/bin/python docs/pages.py runs/site-static/widgets runs/site-source
 	SITE_STATIC=$(CURDIR)/runs/site-static .venv-docs/bin/sphinx-build -q -W --keep-going -c docs \
 		-d runs/site-doctrees runs/site-source runs/site
+	for page in $$(cd runs/site-source && ls reference/*.md); do \
+		cp runs/site-source/$$page runs/site/$${page%.md}.html.md; done # for nbdev's docstrings
 	@echo "the site is in runs/site: open runs/site/index.html"
 
 # Every lesson opened and run in JupyterLab in a headless Chromium, the system's, or CHROMIUM=path;

@@ -11,7 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 CELL = "fetch-the-course"  # the id of the cell
-FETCH = """# Only where the rest of the course is missing, as in Colab: fetch it, install it, go there.
+FETCH = """\
+# Where the rest of the course is missing, as in Colab: fetch it, install it, go there.
 import os
 
 if not os.path.exists("../benchmarks"):
@@ -39,7 +40,7 @@ def stamp_text(path, pattern, line):
 
 
 def stamp_notebook(path, badges, fetch=None):
-    """Put the badges under the head of a notebook, and the cell that fetches the course after it."""
+    """Put the badges under a notebook's head, and after it the cell that fetches the course."""
     notebook = json.loads(path.read_text())
     head, *cells = [cell for cell in notebook["cells"] if cell["id"] != CELL]
     text = re.sub(r"\[!\[Open in Colab.+\n\n?", "", "".join(head["source"]))
@@ -54,13 +55,18 @@ def stamp_notebook(path, badges, fetch=None):
 
 
 def main(repository):
-    """Stamp all files. Stamping again changes nothing; another address takes the old one's place."""
+    """Stamp all files. Again changes nothing; another address takes the place of the first."""
     if not re.fullmatch(r"[\w-]+/[\w.-]+", repository):
-        sys.exit(f"{repository!r} is not a repository on GitHub: write make address REPOSITORY=owner/name")
+        wanted = "write make address REPOSITORY=owner/name"
+        sys.exit(f"{repository!r} is not a repository on GitHub: {wanted}")
     owner, name = repository.split("/")
     home = f"https://github.com/{repository}"
     stamp_text(ROOT / "settings.ini", r"^(repository =).*", f" {repository}")
-    stamp_text(ROOT / "CITATION.cff", r"^(type: software\n)(?:repository-code.*\n)?", f"repository-code: {home}\n")
+    stamp_text(
+        ROOT / "CITATION.cff",
+        r"^(type: software\n)(?:repository-code.*\n)?",
+        f"repository-code: {home}\n",
+    )
     pages = f"https://{owner}.github.io/{name}/"
     stamp_text(
         ROOT / "pyproject.toml",

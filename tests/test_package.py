@@ -22,7 +22,7 @@ from mnist_ce.training import fit
 ROOT = Path(__file__).parent.parent
 SOURCES = {path.name for path in (ROOT / "mnist_ce").glob("*.py")}
 PACKAGE = {f"mnist_ce/{name}" for name in SOURCES | {"mnist.npz", "mnist.npz.license", "py.typed"}}
-TESTED = "benchmarks", "constraints", "nbs", "tests", ".github"
+TESTED = "benchmarks", "constraints", "docs", "nbs", "tests", ".github"
 CACHES = "__pycache__", ".ipynb_checkpoints"
 OFFLINE = """import sys; sys.addaudithook(lambda event, args: event in \
 ("socket.connect", "socket.getaddrinfo") and sys.exit(f"asked the network: {event} {args}"))"""
@@ -77,8 +77,8 @@ def test_the_sdist_holds_what_builds_and_tests_it_and_no_more(built):
     with tarfile.open(built[0]) as archive:
         names = {member.name.partition("/")[2] for member in archive if member.isfile()}
     asides = {name for name in names if name.startswith("mnist_ce.egg-info/")}
-    top = "CHANGELOG.md CITATION.cff CONTRIBUTING.md LICENSE MANIFEST.in Makefile PKG-INFO README.md SECURITY.md"
-    top += " pyproject.toml settings.ini setup.cfg setup.py"
+    top = "CHANGELOG.md CITATION.cff CONTRIBUTING.md LICENSE MANIFEST.in Makefile PKG-INFO"
+    top += " README.md SECURITY.md pyproject.toml settings.ini setup.cfg setup.py"
     paths = [path for name in TESTED for path in (ROOT / name).rglob("*") if path.is_file()]
     tested = {path.relative_to(ROOT).as_posix() for path in paths if not {*CACHES} & {*path.parts}}
     assert names - asides == PACKAGE | tested | set(top.split())
@@ -108,8 +108,9 @@ def test_the_metadata(built):
     assert told["Requires-Python"] == ">=3.10" and told["Version"] == settings()["version"]
     always = [line for line in told.get_all("Requires-Dist") if "extra ==" not in line]
     assert sorted(always) == sorted(settings()["requirements"].split())
-    assert "License of the data, https://creativecommons.org/licenses/by-sa/3.0/" in told.get_all("Project-URL")
-    for line in told.get_all("Project-URL"):
+    urls = told.get_all("Project-URL")
+    assert "License of the data, https://creativecommons.org/licenses/by-sa/3.0/" in urls
+    for line in urls:
         assert re.fullmatch(r"[^,]+, https://\S+", line)
     assert told["Description-Content-Type"] == "text/markdown"
     readme = (ROOT / "README.md").read_text()
@@ -156,6 +157,7 @@ def test_the_sources_are_of_the_oldest_python():
     oldest = tuple(map(int, settings()["min_python"].split(".")))
     for path in sorted((ROOT / "mnist_ce").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(), feature_version=oldest)):
-            if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Tuple):  # 3.11's, not told
+            # What `feature_version` lets through, though it is Python 3.11's.
+            if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Tuple):
                 stars = [part for part in node.slice.elts if isinstance(part, ast.Starred)]
                 assert not stars, f"{path.name}, line {node.lineno}: a star in an index"
