@@ -136,7 +136,8 @@ class Report(Table):
                 cells.append([f'<div style="{look}">{part}</div>' for part, look in looks])
             return tabulate(cells, ["", "cause", "what was seen"], tablefmt="unsafehtml")
         marked = [(f"{_SIGNS[s]} {s.upper()}" if s else "", *rest) for s, *rest in rows]
-        headers, widths = ["", "cause", "what was seen"], [None, None, 50]
+        longest = max((len(cause) for _, cause, _ in rows), default=0)
+        headers, widths = ["", "cause", "what was seen"], [None, None, min(50, 70 - longest)]
         options = dict(tablefmt=style, disable_numparse=True, maxcolwidths=widths)
         return tabulate(marked, headers, **options)
 
