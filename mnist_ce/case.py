@@ -146,7 +146,9 @@ class Report(Table):
         from tabulate import tabulate  # only to print
 
         rows = [(f"{_SIGNS[s]} {s.upper()}" if s else "", *rest) for s, *rest in self._lines()]
-        options: Any = dict(disable_numparse=True, maxcolwidths=[None, None, 50])
+        longest = max((len(cause) for _, cause, _ in rows), default=0)
+        widths = [None, None, min(50, 70 - longest)]  # 80 columns in all
+        options: Any = dict(disable_numparse=True, maxcolwidths=widths)
         return tabulate(rows, _HEADERS, **options)
 
 

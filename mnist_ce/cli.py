@@ -26,6 +26,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,8 +127,10 @@ class _Function(click.ParamType):
             return value
         name = f"mnist_ce.losses:{value}" if value in self.known else value
         if self.known and not re.search("[.:]", name):
-            choices = " or ".join(self.known)
-            self.fail(f"{value!r} is not {choices}, and no module:function of yours", param, ctx)
+            near = get_close_matches(value, self.known, 1, 0.5)
+            meant = f": did you mean {near[0]}?" if near else ""
+            own = "module:function or file.py:function of your own"
+            self.fail(f"{value!r} is not {', '.join(self.known)}, or {own}{meant}", param, ctx)
         try:
             found = doctor.find_object(name)
         except ValueError as error:
@@ -146,7 +149,7 @@ class _Device(click.ParamType):
     name = "device"
 
     def convert(self, value: str, param: Any, ctx: Any) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", value):
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?", value):
             self.fail(f"{value!r} is no device: write auto, cpu or cuda", param, ctx)
         return value
 
@@ -167,7 +170,13 @@ def _options(*options: Any) -> Callable[[Any], Any]:
 
 _LOSS = _Function(_OURS)
 _SOURCES = "bundle", "fastai"
-_many = click.IntRange(min=1, max=100_000)
+
+
+class _Count(click.IntRange):
+    name = "integer"
+
+
+_many = _Count(min=1, max=100_000)
 _device = click.option(
     "--device", type=_Device(), default="auto",
     help="auto, cpu or cuda; auto takes CUDA where there is one.",
@@ -395,6 +404,10 @@ def _name(output: str | None, *kinds: str) -> tuple[Path, str]:
 
     kinds: the endings of its files; one of them may be written in `output`.
     """
+    if _given("resume") and output is None:
+        return Path(), ""  # it has both
+    if _given("resume"):
+        raise click.UsageError("--resume goes on under the same name: leave out --output")
     if output == "":
         raise click.UsageError("--output is empty: write a name, or a folder")
     place = Path(output or "runs")
@@ -410,7 +423,27 @@ def _name(output: str | None, *kinds: str) -> tuple[Path, str]:
             f"--output {output}: the files end in {' and '.join(kinds)}, so write --output {name}"
         )
     _make_folder(place.parent)
+    if _rank() == 0:
+        _refuse_taken(place, kinds)
     return place.parent, place.name
+
+
+def _refuse_taken(path: Path, kinds: Sequence[str]) -> None:
+    """UsageError where a result has that name, unless --force replaces it."""
+    force = _given("force")
+    if (path / "command.json").is_file() and not force:
+        raise click.UsageError(
+            f"{path} is there already, unfinished: go on with --resume {_quoted(path)}, name "
+            "another with --output, or replace it with --force"
+        )
+    if os.path.lexists(path) and not (path / "command.json").is_file():
+        told = f"{path} is there already, and no result: name another with --output"
+        raise click.UsageError(told)
+    for file in (path.with_name(path.name + kind) for kind in kinds):
+        if os.path.lexists(file) and not (force and file.is_file()):
+            cure = ", or replace it with --force" if file.is_file() else ""
+            told = f"{file} is there already: name another with --output{cure}"
+            raise click.UsageError(told)
 
 
 def _new_folder(folder: Path, command: str) -> Path:
@@ -426,27 +459,12 @@ def _new_folder(folder: Path, command: str) -> Path:
     raise AssertionError
 
 
-def _folder_named(path: Path, kinds: Sequence[str], force: bool) -> Path:
-    """A new folder of that name. UsageError where a result has it, unless force replaces that."""
-    inside = (path / "command.json").is_file()
-    if inside and force:
+def _folder_named(path: Path, kinds: Sequence[str]) -> Path:
+    """A new folder of that name, which keeps it from others."""
+    _refuse_taken(path, kinds)
+    if (path / "command.json").is_file():
         shutil.rmtree(path)
-    elif inside:
-        raise click.UsageError(
-            f"{path} is there already, unfinished: go on with --resume {_quoted(path)}, name "
-            "another with --output, or replace it with --force"
-        )
-    files = [path.with_name(path.name + kind) for kind in kinds]
-    for file in files:
-        if os.path.lexists(file) and not (force and file.is_file()):
-            cure = ", or replace it with --force" if file.is_file() else ""
-            told = f"{file} is there already: name another with --output{cure}"
-            raise click.UsageError(told)
-    try:
-        path.mkdir()
-    except FileExistsError:
-        told = f"{path} is there already, and no result: name another with --output"
-        raise click.UsageError(told) from None
+    path.mkdir()
     return path
 
 
@@ -474,8 +492,7 @@ def _place(
     options = results.plain(dict(command=command, **options))
     if resume is None:
         try:
-            force = _given("force")
-            path = _folder_named(folder / name, kinds, force) if name else _new_folder(folder, command)
+            path = _folder_named(folder / name, kinds) if name else _new_folder(folder, command)
         except OSError as error:
             raise _not_there(folder, error) from error
         with contextlib.suppress(OSError):  # who cannot write will be told of it with the crowds
@@ -483,8 +500,9 @@ def _place(
     else:
         path = Path(resume)
         path = path if path.is_dir() else path.with_name(path.stem)
-        if not path.is_dir():
-            raise click.UsageError(f"{resume}: there is no folder {path}, nothing to go on with")
+        if not (path / "command.json").is_file():
+            missing = path / "command.json"
+            raise click.UsageError(f"{resume}: there is no {missing}, nothing to go on with")
         training.same_protocol(path, results.read_json(path / "command.json"), options)
     if dist.is_available() and dist.is_initialized():
         dist.broadcast_object_list([path])
@@ -497,16 +515,15 @@ def _place(
 
 @contextlib.contextmanager
 def _aside(file: Path) -> Iterator[None]:
-    """A file out of the way of another; back in its place where none has come."""
+    """A file out of the way of another, and back in its place after an error."""
     aside = file.with_name(f".{file.name}.replaced")
     os.replace(file, aside)
     try:
         yield
-    finally:
-        if file.exists():
-            aside.unlink()
-        else:
-            os.replace(aside, file)
+    except BaseException:
+        os.replace(aside, file)
+        raise
+    aside.unlink()
 
 
 def _stages(stages: dict[str, Any], path: Path) -> tuple[dict[str, Any], bool]:
@@ -590,6 +607,20 @@ def _start(digits: Any, source: str, device: str) -> "tuple[data.Digits, data.Di
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
     return train.to(where), valid.to(where), where
+
+
+def _read(loss: Any, digits: Any) -> "scores.Loss":
+    """A loss of anybody's; one that only raises is told of with the place where it does."""
+    try:
+        return scores.as_loss(loss, len(digits))
+    except ValueError as error:
+        try:
+            loss(*scores.examples(len(digits)))
+        except Exception as own:
+            if place := doctor.where_raised(own):
+                told = f"{place}: {scores.told(own)}"
+                raise click.ClickException(f"the loss cannot be read, it raised in {told}") from own
+        raise error
 
 
 def _few_enough(models: int) -> None:
@@ -676,11 +707,15 @@ _PUBLISHED = {
 def _broken(text: str, width: int) -> str:
     """A text on lines of at most `width`, a long name broken after its underscores."""
     lines = [""]
-    for piece in re.findall(r"\s+|(?:- )?[^\s_.]{1,20}[_.]*|[_.]+", text):
-        if lines[-1] and len(lines[-1] + piece.rstrip()) > width:
-            lines.append("")
-        lines[-1] += piece if lines[-1] else piece.lstrip()
-    return "\n".join(line.rstrip() for line in lines)
+    for word in re.findall(r"(?:- )?\S+", text):
+        pieces = re.findall(r"(?:- )?[^_.]{1,20}[_.]*|[_.]+", word) if len(word) > width else [word]
+        for k, piece in enumerate(pieces):
+            gap = " " if lines[-1] and k == 0 else ""
+            if lines[-1] and len(lines[-1] + gap + piece) > width:
+                lines.append(piece)
+            else:
+                lines[-1] += gap + piece
+    return "\n".join(lines)
 
 
 def _narrow(table: "results.Table", width: int = 80) -> str:
@@ -728,7 +763,7 @@ def _published_block(runs: "dict[str, results.Runs]") -> None:
         f"{len([*runs.values()][0])} seeds"
     )
     _say(f"\n{_paragraph(told)}\n")
-    _say("\n".join(f"{name}: the {_PUBLISHED[name]}" for name in runs))
+    _say("\n".join(f"{name}: {_PUBLISHED[name]}" for name in runs))
     _say(f"\n{_published_table(runs)}")
 
 
@@ -768,7 +803,7 @@ def _right_block(
     "--lr", type=float, help="The learning rate.  [default: 1.0; 0.3 for more than two digits]"
 )
 @click.option(
-    "--published", default=100, type=click.IntRange(min=0, max=100_000),
+    "--published", default=100, type=_Count(min=0, max=100_000),
     help="How many models of each published run to train; 0 leaves these runs out.",
 )  # fmt: skip
 @_training_options
@@ -792,7 +827,7 @@ def _compare(losses: Any, seeds: int, orders: int, lr: float | None, published: 
     with _telling() as heed:
         lr = networks.recipe("linear", len(digits))["lr"] if lr is None else lr
         train, valid, where = _start(digits, source, device)
-        chosen = [scores.as_loss(loss, len(digits)) for loss in _chosen(losses, digits)]
+        chosen = [_read(loss, digits) for loss in _chosen(losses, digits)]
         for loss in chosen:  # what makes no sense is refused before anybody waits
             few = train[::999], valid[::999]
             ensemble.fit_many(loss, *few, [0], lr=lr, device=where, progress=False, **settings)
@@ -857,7 +892,7 @@ def _sweep(losses: Any, seeds: int, lrs: Any, digits: Any, device: str, source: 
     _few_enough(seeds * len(lrs) * max(3, len(losses)))
     with _telling() as heed:
         train, valid, where = _start(digits, source, device)
-        chosen = [scores.as_loss(loss, len(digits)) for loss in _chosen(losses, digits)]
+        chosen = [_read(loss, digits) for loss in _chosen(losses, digits)]
         stages = dict(swept=partial(
             ensemble.sweep, chosen, train, valid, lrs, range(seeds), not quiet, device=where,
             **settings,
@@ -914,19 +949,20 @@ def _train(context: Any, loss: Any, kind: str, seed: int, lr: float | None, digi
     if kind != "linear" and context.get_parameter_source("init_std").name != "DEFAULT":
         raise click.UsageError(f"--init-std is for the linear model, a {kind} has its own weights")
     kinds = (".safetensors",)
-    folder, name = (None, "") if resume else _name(output, *kinds)
+    folder, name = _name(output, *kinds)
     with contextlib.ExitStack() as inside:
         heed = inside.enter_context(_telling())
-        if folder is None:
-            path = Path(str(resume))
+        if resume:
+            path = Path(resume)
             file = path.with_name(f"{path.name}.safetensors") if path.is_dir() else path
-            _make_folder(file.parent)
+            if not file.is_file():
+                raise click.UsageError(f"{resume}: there is no {file}, nothing to go on with")
         else:
             path = inside.enter_context(_place(folder, name, kinds))
             file = path.with_name(f"{path.name}.safetensors")
             if file.exists():
                 inside.enter_context(_aside(file))
-        known = scores.as_loss(loss, len(digits))
+        known = _read(loss, digits)
         columns = known.columns or len(digits)
         settings |= networks.recipe(kind, columns, seed) | ({} if lr is None else dict(lr=lr))
         settings |= dict(progress=not quiet)
@@ -961,11 +997,11 @@ def _train(context: Any, loss: Any, kind: str, seed: int, lr: float | None, digi
     mnist-ce autopsy --seeds 20 --factorial-seeds 10 --output runs/quick
 """))  # fmt: skip
 @click.option(
-    "--seeds", default=300, type=click.IntRange(min=2, max=100_000),
+    "--seeds", default=300, type=_Count(min=2, max=100_000),
     help="How many models of a published run.",
 )
 @click.option(
-    "--factorial-seeds", default=100, type=click.IntRange(min=2, max=5000),
+    "--factorial-seeds", default=100, type=_Count(min=2, max=5000),
     help="How many models of each combination of faults.",
 )  # fmt: skip
 @_device
@@ -1017,7 +1053,7 @@ _THINGS = "train", "valid", "optimizer"
 def _examined(target: str, arguments: tuple[str, ...], seconds: float, names: Any) -> Any:
     """The doctor's report on a script."""
     if not Path(target).is_file():
-        found = "is a folder, and no script" if Path(target).is_dir() else "there is no such script"
+        found = "this is a folder, and no script" if Path(target).is_dir() else "there is no such script"
         raise click.UsageError(f"{target}: {found}")
     useless = [f"--{name}" for name, value in names.items() if value and name != "metric"]
     if useless:
@@ -1030,6 +1066,8 @@ def _examined(target: str, arguments: tuple[str, ...], seconds: float, names: An
         told = str(error)
         if "usage:" in told and not arguments:
             told += f". Write the script's own arguments after it: mnist-ce doctor {target} -- …"
+        if "EOFError" in told:
+            told += ". A script is given nothing to read: let it take arguments"
         raise click.ClickException(told) from error
 
 
@@ -1046,7 +1084,7 @@ def _apart(target: str | None, columns: int | None, seconds: float, names: Any) 
     command = ["-m", "mnist_ce", "doctor", "--answer"]
     report, code, said = doctor.report_apart(command, given + last, seconds)
     if code == 2:
-        raise click.UsageError(said.rpartition("Error: ")[2])
+        raise click.UsageError(re.split(r"(?:^|\| )Error: ", said)[-1])
     if report is None:
         raise click.ClickException(f"your code left the doctor without a report: {said}")
     return report
@@ -1084,7 +1122,7 @@ def _colored(report: Any) -> str:
 @click.option("--step", metavar="NAME", help="All that your loop does with one batch.")
 @click.option("--validate", metavar="NAME", help="Your validation, which returns a number.")
 @click.option(
-    "--columns", type=click.IntRange(min=1, max=100_000),
+    "--columns", type=_Count(min=1, max=100_000),
     help="How many columns of scores your loss and metric take.  [default: found by trying]",
 )
 @click.option(
@@ -1105,6 +1143,8 @@ def _doctor(target: str | None, arguments: tuple[str, ...], columns: int | None,
     Prints what is wrong, how that was seen, and what to write instead. FAIL is proved, WARN rests
     on a threshold. Writes nothing. Ends with exit code 1 if a check fails.
     """
+    if not seconds >= 1:  # nan is in every range
+        raise click.UsageError(f"--seconds {seconds} must be a number of at least 1")
     with _telling():
         if answer is not None:
             loss = None if target is None else _LOSS.convert(target, None, None)

@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import inspect
 import json
-import operator
 import os
 import runpy
 import signal
@@ -23,6 +22,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from difflib import get_close_matches
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -310,11 +310,16 @@ def find_object(name: str) -> Any:
     if not (module and colon and path):
         raise ValueError(f"{name!r} is not {_name_instead(name)}")
     try:
-        held = _file_module(module) if _is_file(module) else _module(module)
-        found = operator.attrgetter(path)(held)
+        found = _file_module(module) if _is_file(module) else _module(module)
+        for part in path.split("."):
+            if not hasattr(found, part):
+                near = get_close_matches(part, dir(found), 1)
+                raise Unseen(f"it has no {part}" + "".join(f", but a {n}" for n in near))
+            found = getattr(found, part)
         return found() if isinstance(found, type) else found
     except SyntaxError as error:
-        raise ValueError(f"{error.filename}, line {error.lineno}: {told(error)}") from error
+        place = f"{error.filename or module}, line {error.lineno or 1}"
+        raise ValueError(f"{place}: {type(error).__name__}: {error.msg}") from error
     except (Exception, SystemExit) as error:  # whatever a stranger's module raises
         place = "" if isinstance(error, Unseen) else where_raised(error)
         text = str(error) if isinstance(error, Unseen) else told(error)
@@ -426,6 +431,10 @@ def _run_watched() -> None:
     answer, seconds, metric, script, *arguments = sys.argv[1:]
     sys.argv = [script, *arguments]
     sys.path[0] = str(Path(script).resolve().parent)
+    try:
+        function = find_object(metric) if metric else None
+    except ValueError as error:
+        sys.exit(f"the metric {error}")
     began = time.monotonic()
     with watch() as seen:
 
@@ -434,7 +443,6 @@ def _run_watched() -> None:
                 return
             seen.off, seen._tape.on = True, False
             if seen.of(Forward) or seen.of(Backward):
-                function = find_object(metric) if metric else None
                 write_report(examine(seen, function), Path(answer))
             else:
                 spent = f"in {time.monotonic() - began:.0f} s (--seconds {seconds})"
@@ -465,7 +473,8 @@ def _run_watched() -> None:
         try:
             runpy.run_path(script, run_name="__main__")
         except BaseException as error:  # it is examined all the same
-            print(told(error), file=sys.stderr)
+            if not isinstance(error, SystemExit):
+                print(told(error), file=sys.stderr)
             seen.error = error if isinstance(error, Exception) else None
             if not (seen.of(Forward) or seen.of(Backward)):
                 raise

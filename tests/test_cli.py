@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,18 +11,21 @@ import threading
 import textwrap
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from mnist_ce import cli, original
 from mnist_ce.data import mnist
+from mnist_ce.doctor import examine
 from mnist_ce.losses import cross_entropy_loss
 from mnist_ce.metrics import accuracy
 from mnist_ce.networks import MODELS
 from mnist_ce.original import EXPERIMENTS
-from mnist_ce.results import Runs
+from mnist_ce.results import Runs, plain
 from mnist_ce.training import load_run, this_thread
 
 OURS = ["mnist_loss", "softmax_loss", "cross_entropy_loss"]
@@ -32,9 +36,10 @@ def invoke(*arguments):
 
 
 def told(*arguments):
-    """What a command prints, if it ends well."""
+    """What a command prints, if it ends well: in 80 columns, but for the names of files."""
     done = invoke(*arguments)
     assert done.exit_code == 0, done.output
+    assert [line for line in done.stdout.splitlines() if len(line) > 80 and "/" not in line] == []
     return done.stdout
 
 
@@ -53,6 +58,12 @@ def few(monkeypatch):
     """The command line reads every twentieth image."""
     some = lambda data, digits: tuple(part[::20] for part in mnist(data, digits))
     monkeypatch.setattr(cli.data, "mnist", some)
+
+
+@pytest.fixture
+def fewer(few, monkeypatch):
+    """So do the published runs."""
+    monkeypatch.setattr(original, "mnist_sample", lambda: cli.data.mnist("bundle", (7, 3)))
 
 
 @pytest.fixture
@@ -270,11 +281,52 @@ def test_a_folder_without_one_of_the_digits_is_refused(tmp_path):
     assert done.exit_code == 2 and "no images of the digit 3" in done.output and not model.exists()
 
 
+STRANGE = {
+    "syntax.py": b"x = 1\ndef loss(p, t:\n",
+    "raises.py": b"import os\n\nx = 1 / 0\n",
+    "exits.py": b"raise SystemExit(3)\n",
+    "bytes.py": b"\0\xff",
+}
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
         (["compare", "--speed", "high"], "--speed"),
-        (["compare", "--loss", "hinge"], "'hinge' is not mnist_loss or"),
+        (["compare", "--loss", "hinge"], "'hinge' is not mnist_loss, softmax_loss, cross_entropy_loss, or"),
+        (["compare", "--loss", "cross_entropy"], "did you mean cross_entropy_loss?"),
+        (["compare", "--loss", "my.loss"], "write my:loss"),
+        (["compare", "--loss", "./my.py"], "write ./my.py:NAME"),
+        (["compare", "--loss", "no/such.py:loss"], "there is no file no/such.py"),
+        (["compare", "--loss", "syntax.py:loss"], "syntax.py, line 2: SyntaxError: "),
+        (["compare", "--loss", "raises.py:loss"], "raises.py, line 3: ZeroDivisionError: division by zero"),
+        (["compare", "--loss", "raises:loss"], "raises.py, line 3: ZeroDivisionError: division by zero"),
+        (["compare", "--loss", "exits.py:loss"], "exits.py, line 1: SystemExit: 3"),
+        (["compare", "--loss", "bytes.py:loss"], "bytes.py, line 1: SyntaxError: "),
+        (["compare", "--loss", "math:cosh1"], "it has no cosh1, but a cosh"),
+        (["compare", "--loss", "math:pi"], "'math:pi' is not a function"),
+        (["compare", "--seeds", "1e3"], "'1e3' is not a valid integer"),
+        (["compare", "--seeds", "1000000000"], "1<=x<=100000"),
+        (["compare", "--seeds", "100000", "--orders", "100000"], "too many"),
+        (["sweep", "--lrs", "1:2:1000000000"], "a count of 2 to 1000"),
+        (["autopsy", "--seeds", "1000000000"], "2<=x<=100000"),
+        (["train", "--seed", "9" * 30], "must be an int from 0 to 2**32 - 1"),
+        (["train", "--lr", "nan"], "lr=nan must be a number above 0"),
+        (["train", "--device", "cuda:999"], "'cuda:999' is no device"),
+        (["compare", "--output", "mine.csv"], "write --output mine"),
+        (["compare", "--output", ""], "--output is empty"),
+        (["compare", "--output", "/proc/mine"], "cannot write to /proc"),
+        (["compare", "--output", "exits.py/mine"], "cannot write to exits.py"),
+        (["compare", "--resume", "."], "there is no command.json, nothing to go on with"),
+        (["train", "--resume", "a folder"], "there is no a folder.safetensors, nothing to go on with"),
+        (["train", "--resume", "exits.py", "--output", "x"], "leave out --output"),
+        (["train", "--jsn"], "Did you mean"),
+        (["trian"], "trian"),
+        (["doctor"], "there is nothing to examine"),
+        (["doctor", "a folder"], "is no script: name a .py file"),
+        (["doctor", "x.py", "--metric", "m:f"], "x.py: there is no such script"),
+        (["doctor", "math:cos", "--seconds", "nan"], "--seconds nan must be"),
+        (["doctor", "math:cos", "--columns", "1000000000"], "1<=x<=100000"),
         (["compare", "--loss", "torch.nn:NLLLoss"], "takes log-probabilities"),
         (["compare", "--loss", "no_such_module:loss"], "No module named 'no_such_module'"),
         (["compare", "--seeds", "0"], "'--seeds': 0"),
@@ -304,9 +356,15 @@ def test_a_folder_without_one_of_the_digits_is_refused(tmp_path):
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-def test_bad_options_end_with_exit_code_2(arguments, words, tmp_path):
-    output = ["--output", tmp_path / "out"] if len(arguments) > 1 else []
-    done = invoke(*arguments, *output)
+def test_bad_options_end_with_exit_code_2(arguments, words, tmp_path, monkeypatch):
+    named = len(arguments) < 2 or {"--output", "--resume"} & {*arguments} or arguments[0] == "doctor"
+    for name, text in STRANGE.items():
+        (tmp_path / name).write_bytes(text)
+    (tmp_path / "a folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    done = invoke(*arguments, *([] if named else ["--output", tmp_path / "out"]))
+    for name in "raises", "exits":
+        sys.modules.pop(name, None)
     assert done.exit_code == 2 and words in done.output
     assert isinstance(done.exception, SystemExit), "no traceback"
 
@@ -336,6 +394,184 @@ def test_the_autopsy_writes_a_page_and_its_values(tmp_path):
     assert [len(epochs) for epochs in broken["reported"]] == [10] * 3
     assert [round(epochs[-1], 4) for epochs in broken["reported"]] == [0.5112] * 3
     assert "40 of 128 combinations: freezes" in text
+
+
+# ---- What every command has in common.
+
+SMALL = {
+    "compare": "--seeds 2 --orders 1 --epochs 1 --published 2 --loss softmax_loss",
+    "sweep": "--seeds 2 --lrs 0.1:1:2 --epochs 1 --loss softmax_loss",
+    "train": "--epochs 1",
+    "autopsy": "--seeds 2 --factorial-seeds 2",
+}
+KINDS = dict(compare=".json .png", sweep=".json .png", train=".safetensors", autopsy=".json .html")
+
+
+@pytest.mark.parametrize("command", SMALL)
+def test_output_json_quiet_and_force_mean_the_same_everywhere(fewer, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words, kinds = [command, *SMALL[command].split()], KINDS[command].split()
+    if command == "autopsy":  # 128 combinations four times are too slow, and so is drawing them
+        combined = original.factorial(range(2), epochs=1, progress=False)
+        monkeypatch.setattr(cli.original, "factorial", lambda *given, **options: combined)
+        monkeypatch.setattr(cli.plots, "autopsy_page", lambda *runs: "a page")
+    files = [f"the result{kind}" for kind in kinds]
+    done = invoke(*words, "--output", files[0], "--json")
+    printed = json.loads(done.stdout, parse_constant=pytest.fail)
+    assert done.exit_code == 0 and sorted(os.listdir()) == sorted(files)
+    held = load_run(files[0]).runs.raw() if command == "train" else strict(tmp_path / files[0])
+    assert printed == json.loads(json.dumps(plain(held))) and "record" in printed
+    before = {file: (tmp_path / file).read_bytes() for file in files}
+    for output in "the result", files[-1]:
+        again = invoke(*words, "--output", output)
+        assert again.exit_code == 2 and f"{files[0]} is there already: name another" in again.output
+        assert {file: (tmp_path / file).read_bytes() for file in os.listdir()} == before
+    forced = invoke(*words, "--output", "the result", "--force", "--quiet")
+    assert forced.exit_code == 0 and forced.stdout.split("\n") == [*files, ""]
+    assert not re.search("model/s|epoch/s", forced.stderr), "no bars"
+    assert (tmp_path / files[0]).read_bytes() != before[files[0]], "its record has another command"
+    assert sorted(os.listdir()) == sorted(files)
+    os.mkdir("inside")
+    told(*words, "--output", "inside")
+    assert sorted(path.suffix for path in Path("inside").iterdir()) == sorted(kinds)
+    assert all(path.name.startswith(f"{command}-2") for path in Path("inside").iterdir())
+
+
+LATER = """
+calls = 0
+
+def breaks(preds, targets):
+    global calls
+    calls += 1
+    if calls > 60:
+        [][1]
+    return focal(preds, targets)
+"""
+
+
+def test_an_error_in_training_names_its_line_and_leaves_the_old_model(few, strangers, tmp_path):
+    told("train", "--epochs", 1, "--output", "mine")
+    kept, source = Path("mine.safetensors").read_bytes(), Path(f"{strangers}.py")
+    source.write_text(source.read_text() + LATER)
+    line = source.read_text().splitlines().index("        [][1]") + 1
+    done = invoke("train", "--loss", f"./{source}:breaks", "--epochs", 40, "--output", "mine", "--force")
+    assert done.exit_code == 1
+    (error,) = [text for text in done.output.splitlines() if "Error" in text]
+    assert error == f"Error: {source.resolve()}, line {line}: IndexError: list index out of range"
+    assert Path("mine.safetensors").read_bytes() == kept and sorted(os.listdir()) == sorted(
+        ["mine.safetensors", source.name, *["__pycache__"] * Path("__pycache__").exists()]
+    )
+
+
+COMMANDS = [[], *([name] for name in cli.main.commands)]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_help_explains_itself_and_its_examples_are_commands(command, strangers, monkeypatch):
+    text = told(*command, "--help")
+    assert max(map(len, text.splitlines())) <= 80 and not re.search(r"\w\.\.\.$", text, re.M)
+    assert "128+n" in text and "Examples:" in text
+    Path("my_losses.py").write_text(Path(f"{strangers}.py").read_text())
+    Path("train.py").write_text("")
+    examples = re.findall(r"^ +mnist-ce (.*)$", text, re.M)
+    assert len(examples) >= 2
+    for example in examples:
+        name, *words = shlex.split(example.partition(" > ")[0])
+        if "--help" not in words:
+            context = cli.main.commands[name].make_context(name, words)
+            assert [*command, name] in ([name], [name, name])
+            context.close()
+    one, *_ = examples
+    if command and command[0] in SMALL:
+        assert one == command[0], "the first example needs nothing"
+
+
+def test_the_program_alone_shows_its_help():
+    assert told() == told("--help") and "doctor" in told("-h")
+    assert told("--version").strip().endswith(f"version {cli.__version__}")
+
+
+def test_help_needs_no_torch_and_any_encoding_will_do():
+    code = "import sys, click, mnist_ce.cli as cli; cli.main([], standalone_mode=False); "
+    code += "click.echo('\u00b1\u2717'); print(sorted({'torch', 'numpy'} & set(sys.modules)))"
+    environment = dict(os.environ, PYTHONIOENCODING="latin-1")
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, encoding="latin-1")
+    assert done.stdout.splitlines()[-2:] == ["\u00b1?", "[]"], done.stderr
+
+
+@pytest.mark.parametrize(
+    "words, begun, offered",
+    [
+        ([], "", ["autopsy", "compare", "doctor", "sweep", "train"]),
+        (["train", "--loss"], "", ["file", *OURS]),
+        (["compare", "--loss"], "soft", ["file", "softmax_loss"]),
+        (["train", "--model"], "", [*MODELS]),
+        (["sweep", "--digits"], "0", ["0-9", "0-4"]),
+        (["sweep", "--device"], "c", ["cpu", "cuda"]),
+        (["train", "--data"], "b", ["dir", "bundle"]),
+        (["doctor"], "", ["file", *OURS]),
+        (["train", "--resume"], "", ["file"]),
+        (["train"], "--qu", ["--quiet"]),
+    ],
+    ids=str,
+)
+def test_completion(words, begun, offered):
+    found = ShellComplete(cli.main, {}, "mnist-ce", "_MNIST_CE_COMPLETE").get_completions(words, begun)
+    found = [item.value if item.type == "plain" else item.type for item in found]
+    assert [item for item in found if item in offered] == offered and len(found) <= len(offered) + 1
+
+
+@pytest.fixture
+def ill(monkeypatch):
+    """The doctor's report on the original's loss, without the seconds of a process of its own."""
+    report = examine(original.log_of_softmax)
+    monkeypatch.setattr(cli.doctor, "report_apart", lambda *given: (report, 1, ""))
+    return report
+
+
+def test_the_doctors_signs_have_colors_on_a_terminal_alone(ill):
+    on_terminal = lambda **env: CliRunner().invoke(cli.main, ["doctor", "a:b"], color=True, env=env)
+    text = on_terminal(NO_COLOR=None, TERM="xterm").stdout
+    assert "\x1b[31m\x1b[1m✗ FAIL\x1b[0m" in text and "\x1b[32m\x1b[1m✓ PASS\x1b[0m" in text
+    plain_text = invoke("doctor", "a:b").stdout
+    assert plain_text == f"{ill}\n" and max(map(len, plain_text.splitlines())) <= 80
+    for environment in dict(NO_COLOR="1"), dict(TERM="dumb"):
+        assert on_terminal(**environment).stdout == plain_text
+
+
+def test_the_doctor_quiet_and_as_json(ill):
+    quiet = invoke("doctor", "a:b", "--quiet")
+    assert (quiet.exit_code, quiet.output) == (1, "")
+    rows = json.loads(invoke("doctor", "a:b", "--json").stdout)
+    assert [row["cause"] for row in rows if row["status"] == "fail"] == [c.cause for c in ill.failed]
+
+
+def test_a_reader_that_closes_early_is_no_error(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "mnist_ce", "train", "--epochs", "1", "--quiet"]
+    done = subprocess.run(command, cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.returncode == 0 and "Error" not in done.stderr and "Traceback" not in done.stderr
+    assert len([*tmp_path.glob("runs/train-*.safetensors")]) == 1
+
+
+LONG = "a_loss_with_a_name_that_somebody_wrote_out_gamma_{}"
+
+
+def test_wide_tables_go_on_below_and_long_names_on_another_line():
+    names = [LONG.format(k) for k in range(3)]
+    headers = ["loss", *(f"column {k}" for k in range(6))]
+    table = cli.results.Table([[name, *[f"{k}{j}" * 4 for j in range(6)]] for k, name in enumerate(names)], headers)
+    lines = cli._narrow(table).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(f"column {k}" in "\n".join(lines) for k in range(6))
+    for k in range(3):
+        rows = [line.split() for line in lines if f"{k}0" * 4 in line or f"{k}5" * 4 in line]
+        assert [cells[0] for cells in rows] == ["a_loss_with_a_name_that_"] * 2
+    shown = [line.strip() for line in lines if line.startswith(("somebody", "gamma"))]
+    assert "".join(shown[:2]) == "somebody_wrote_out_gamma_0"
+    assert cli._narrow(cli.results.Table([["a", "b"]], ["c", "d"])).splitlines()[2] == "a    b"
 
 
 def test_import_stays_light():
