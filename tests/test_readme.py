@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from mnist_ce import cli
-from mnist_ce.data import mnist
+from mnist_ce.data import Digits, mnist
+from mnist_ce.results import Run
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -95,6 +96,14 @@ def test_pip_and_jupyter_find_what_is_named():
     pip = [shlex.split(command)[2:] for command in beginning("pip")]
     assert pip == [[".[dev]"], ["."], ["fastai"]] and {"fastai", "jupyterlab"} <= {*tools}
     assert beginning("jupyter") == ["jupyter lab nbs"] and (ROOT / "nbs").is_dir()
+
+
+def test_methods_have_the_names_that_it_gives():
+    of = dict(run=Run, Digits=Digits, train=Digits, valid=Digits)
+    named = re.findall(r"\b(run|Digits|train|valid)\.(\w+)", "\n".join(part for part in INLINE if ".py" not in part))
+    assert ("Digits", "of") in named
+    for owner, name in named:
+        assert hasattr(of[owner], name) or name in of[owner].__annotations__, f"{owner}.{name}"
 
 
 def test_one_screen_tells_the_story_the_doctor_and_the_two_commands():
