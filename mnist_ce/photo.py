@@ -111,7 +111,7 @@ def _ink_is_dark(grey: np.ndarray) -> bool:
     """Whether what stands out from the picture is darker than what it stands out from."""
     from scipy import ndimage  # slow to import
 
-    small = _reduced(grey, 64)
+    small = _reduced(grey, 48)
     around = ndimage.median_filter(small, max(3, int(0.6 * max(small.shape)) | 1), mode="nearest")
     return bool(((small - around) ** 3).sum() <= 0)
 
