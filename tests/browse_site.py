@@ -3,6 +3,7 @@
 python tests/browse_site.py SITE AXE [CHROMIUM]: SITE is what `make docs` built, AXE the file
 axe.min.js of axe-core. Prints a line for each check and fails where one finds something.
 """
+
 import functools
 import http.server
 import shutil
@@ -15,14 +16,24 @@ from urllib.parse import unquote, urljoin, urlsplit
 from playwright.sync_api import sync_playwright
 
 SAMPLE = (
-    "index.html", "course.html", "00_frozen_accuracy.html", "03_numbers_run_out.html", "09_all_faults.html",
-    "14_is_it_my_loss.html", "for_teachers.html", "glossary.html", "package.html", "reference/data.html",
-    "api/index.html", "api/results.html", "search.html",
+    "index.html",
+    "course.html",
+    "00_frozen_accuracy.html",
+    "03_numbers_run_out.html",
+    "09_all_faults.html",
+    "14_is_it_my_loss.html",
+    "for_teachers.html",
+    "glossary.html",
+    "package.html",
+    "reference/data.html",
+    "api/index.html",
+    "api/results.html",
+    "search.html",
 )
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
-WIDER = """() => document.documentElement.scrollWidth > innerWidth ? [...document.querySelectorAll('main *')]
-    .filter(e => e.getBoundingClientRect().right > innerWidth + 1).slice(0, 3)
-    .map(e => e.tagName + '.' + e.className) : null"""
+WIDER = """() => document.documentElement.scrollWidth <= innerWidth ? null :
+    [...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)
+    .slice(0, 3)    .map(e => e.tagName + '.' + e.className)"""
 
 
 class Page(HTMLParser):
@@ -42,13 +53,20 @@ class Page(HTMLParser):
             self.loads.append(given["src"])
         elif tag == "link" and given.get("href") and given.get("rel") != "canonical":
             self.loads.append(given["href"])
-        self.wordless += tag == "img" and "figure" in (given.get("class") or "") and len(given.get("alt") or "") < 20
+        self.wordless += (
+            tag == "img"
+            and "figure" in (given.get("class") or "")
+            and len(given.get("alt") or "") < 20
+        )
 
 
 def broken(site):
-    """Links and files of all pages that lead nowhere or to another host, and figures without words."""
-    pages = {path.relative_to(site).as_posix(): Page(path.read_text()) for path in sorted(site.glob("**/*.html"))
-             if "_static" not in path.parts}  # there lie templates of the theme
+    """Links and files that lead nowhere or to another host, and figures without words."""
+    pages = {
+        path.relative_to(site).as_posix(): Page(path.read_text())
+        for path in sorted(site.glob("**/*.html"))
+        if "_static" not in path.parts
+    }  # there lie templates of the theme
     found = []
     for name, page in pages.items():
         found += [f"{name}: {page.wordless} figures without words"] if page.wordless else []
@@ -73,7 +91,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 class Reader:
-    """A browser that lets no request leave the site, and notes each try, each 404 and each error."""
+    """A browser that lets no request leave the site, and notes each try and each error."""
 
     def __init__(self, chromium, address):
         self.chromium, self.address, self.found = chromium, address, []
@@ -82,7 +100,9 @@ class Reader:
         page = self.chromium.new_page(viewport=dict(width=width, height=800), color_scheme=scheme)
         note = self.found.append
         page.route("**/*", lambda route: self.let(route, name))
-        page.on("console", lambda message: message.type == "error" and note(f"{name}: {message.text}"))
+        page.on(
+            "console", lambda message: message.type == "error" and note(f"{name}: {message.text}")
+        )
         page.on("pageerror", lambda error: note(f"{name}: {error}"))
         page.on("response", lambda r: r.status >= 400 and note(f"{name}: {r.status} {r.url}"))
         page.goto(f"{self.address}/{name}", wait_until="load")
@@ -102,8 +122,11 @@ def accessible(page, axe):
     """What axe-core finds."""
     page.evaluate(axe)
     found = page.evaluate("rules => axe.run({runOnly: rules})", RULES)["violations"]
-    return [f"{one['id']} {node['target']}: {node['any'][0]['message'] if node['any'] else one['help']}"
-            for one in found for node in one["nodes"]]
+    return [
+        f"{one['id']} {node['target']}: {node['any'][0]['message'] if node['any'] else one['help']}"
+        for one in found
+        for node in one["nodes"]
+    ]
 
 
 def moved(page):
@@ -116,12 +139,29 @@ def moved(page):
             control.focus()
             kind = control.evaluate("c => c.type")
             back = kind == "range" and control.evaluate("c => c.value === c.max")
-            last = kind == "select-one" and control.evaluate("c => c.selectedIndex === c.length - 1")
-            page.keyboard.press("Space" if kind == "checkbox" else "ArrowUp" if last else "ArrowLeft" if back else
-                                "ArrowDown" if kind == "select-one" else "ArrowRight")
+            last = kind == "select-one" and control.evaluate(
+                "c => c.selectedIndex === c.length - 1"
+            )
+            page.keyboard.press(
+                "Space"
+                if kind == "checkbox"
+                else (
+                    "ArrowUp"
+                    if last
+                    else (
+                        "ArrowLeft"
+                        if back
+                        else "ArrowDown" if kind == "select-one" else "ArrowRight"
+                    )
+                )
+            )
             picture.evaluate("i => i.decode()")
             after = picture.evaluate("i => [i.src, i.alt]")
-            if after[0] == before[0] or after[1] == before[1] or widget.locator(".words").inner_text() != after[1]:
+            if (
+                after[0] == before[0]
+                or after[1] == before[1]
+                or widget.locator(".words").inner_text() != after[1]
+            ):
                 found.append(f"{name} does not change the picture and its words")
             if control.evaluate("c => getComputedStyle(c).outlineStyle") == "none":
                 found.append(f"{name} does not show its focus")
@@ -129,12 +169,21 @@ def moved(page):
 
 
 def tabbed(page):
-    """What goes wrong on the way of the Tab key: a way past the menu comes first, each widget is reached."""
+    """What goes wrong with the Tab key: the menu can be skipped, each control is reached."""
     page.keyboard.press("Tab")
-    first = page.evaluate("() => [document.activeElement.textContent, document.activeElement.getBoundingClientRect().top]")
-    found = [] if "Skip to main content" in first[0] and first[1] >= 0 else [f"the first Tab leads to {first}"]
+    first = page.evaluate(
+        "() => { const at = document.activeElement;"
+        " return [at.textContent, at.getBoundingClientRect().top] }"
+    )
+    found = (
+        []
+        if "Skip to main content" in first[0] and first[1] >= 0
+        else [f"the first Tab leads to {first}"]
+    )
     page.keyboard.press("Enter")
-    wanted, reached = {c.get_attribute("id") for c in page.locator(".widget :is(input, select)").all()}, set()
+    wanted, reached = {
+        c.get_attribute("id") for c in page.locator(".widget :is(input, select)").all()
+    }, set()
     for _ in range(200):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("() => document.activeElement.id"))
@@ -153,7 +202,7 @@ def searched(reader, words):
 def main(site, axe, browser):
     """Make every check; the exit code is the number of things found."""
     axe, total = Path(axe).read_text(), 0
-    (names, dead) = broken(site)
+    names, dead = broken(site)
 
     def tell(what, found):
         nonlocal total
@@ -161,7 +210,9 @@ def main(site, axe, browser):
         print("\n  ".join([f"{what}: {len(found) or 'nothing'} wrong", *found[:20]]), flush=True)
 
     tell(f"links, files and words of figures, {len(names)} pages", dead)
-    server = http.server.ThreadingHTTPServer(("localhost", 0), functools.partial(Quiet, directory=site))
+    server = http.server.ThreadingHTTPServer(
+        ("localhost", 0), functools.partial(Quiet, directory=site)
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with sync_playwright() as p:
         chromium = p.chromium.launch(executable_path=browser, args=["--no-sandbox"])
@@ -170,7 +221,11 @@ def main(site, axe, browser):
         for name in names:
             page = reader.open(name, width=380)
             over = page.evaluate(WIDER)
-            wide += [f"{name}: {', '.join(over) or 'wider than the window'}"] if over is not None else []
+            wide += (
+                [f"{name}: {', '.join(over) or 'wider than the window'}"]
+                if over is not None
+                else []
+            )
             page.close()
         tell("pages 380 wide", wide)
         for scheme in "light", "dark":
@@ -204,4 +259,6 @@ if __name__ == "__main__":
     there = next(filter(None, map(shutil.which, browsers)), None)
     if len(sys.argv) < 4 and there is None:
         sys.exit("no Chromium found: install one, or name it: make test-browser CHROMIUM=path")
-    sys.exit(main(Path(sys.argv[1]).resolve(), sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else there))
+    sys.exit(
+        main(Path(sys.argv[1]).resolve(), sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else there)
+    )
