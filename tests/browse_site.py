@@ -134,43 +134,44 @@ def moved(page):
     found = []
     for widget in page.locator(".widget").all():
         picture, controls = widget.locator("img"), widget.locator("input, select").all()
+        for slider in widget.locator("input[type=range]").all():
+            slider.press("Home")  # where lesson 06 still has numbers
         for control in controls:
-            name, before = control.get_attribute("id"), picture.evaluate("i => [i.src, i.alt]")
-            control.focus()
-            kind = control.evaluate("c => c.type")
-            back = kind == "range" and control.evaluate("c => c.value === c.max")
-            last = kind == "select-one" and control.evaluate(
-                "c => c.selectedIndex === c.length - 1"
-            )
-            page.keyboard.press(
-                "Space"
-                if kind == "checkbox"
-                else (
-                    "ArrowUp"
-                    if last
-                    else (
-                        "ArrowLeft"
-                        if back
-                        else "ArrowDown" if kind == "select-one" else "ArrowRight"
-                    )
-                )
-            )
+            name, kind = control.get_attribute("id"), control.evaluate("c => c.type")
+            last = kind == "select-one" and control.evaluate("c => c.selectedIndex > 0")
+            keys = {"checkbox": "Space", "range": "ArrowRight"}
+            before = picture.evaluate("i => [i.src, i.alt]")
+            control.press(keys.get(kind, "ArrowUp" if last else "ArrowDown"))
             picture.evaluate("i => i.decode()")
             after = picture.evaluate("i => [i.src, i.alt]")
-            if (
-                after[0] == before[0]
-                or after[1] == before[1]
-                or widget.locator(".words").inner_text() != after[1]
-            ):
+            read = widget.locator(".words").inner_text()
+            if after[0] == before[0] or after[1] == before[1] or read != after[1]:
                 found.append(f"{name} does not change the picture and its words")
             if control.evaluate("c => getComputedStyle(c).outlineStyle") == "none":
                 found.append(f"{name} does not show its focus")
+            if kind == "range":
+                control.press("Home")
     return found
+
+
+def matched(page):
+    """What lesson 03's picture says otherwise than its controls."""
+    widget = page.locator(".widget").first
+    slider, (dtype, answer) = widget.locator("input"), widget.locator("select").all()
+    for key, format, side in ("Home", "float16", "wrong"), ("End", "float64", "right"):
+        slider.press(key), dtype.select_option(format), answer.select_option(side)
+        gap = "150" if key == "End" else "0"
+        meant = f"Each number on the way, {side} answer, gap {gap}, {format}, "
+        said = widget.locator("img").get_attribute("alt")
+        if not said.startswith(meant) or widget.locator("output").inner_text() != gap:
+            return [f"{said!r} instead of {meant!r}"]
+    return []
 
 
 def tabbed(page):
     """What goes wrong with the Tab key: the menu can be skipped, each control is reached."""
     page.keyboard.press("Tab")
+    page.wait_for_timeout(1000)  # it slides in
     first = page.evaluate(
         "() => { const at = document.activeElement;"
         " return [at.textContent, at.getBoundingClientRect().top] }"
@@ -239,6 +240,8 @@ def main(site, axe, browser):
             page = reader.open(name, width=380)
             tell(f"keyboard, {name}", tabbed(page))
             tell(f"widgets, {name}", moved(page))
+            if name.startswith("03"):
+                tell(f"positions of the controls, {name}", matched(page))
             page.close()
         titles = searched(reader, "softmax-twice")
         tell("search for softmax-twice", [] if "The package" in titles else [str(titles)])
