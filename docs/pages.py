@@ -1,7 +1,7 @@
 """Turn the stored notebooks into the pages that Sphinx builds.
 
-python docs/pages.py WIDGETS FOLDER: WIDGETS is what docs/widgets.py filled, FOLDER becomes the source
-of Sphinx. Nothing is run: code, outputs and figures are those that the notebooks store.
+python docs/pages.py WIDGETS FOLDER: WIDGETS is what docs/widgets.py filled, FOLDER becomes the
+source of Sphinx. Nothing is run: code, outputs and figures are those that the notebooks store.
 """
 
 import ast
@@ -393,6 +393,17 @@ def api_index(modules: dict[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def draw_page(pad: str, accuracy: str) -> str:
+    """The page to draw on: the pad as HTML, and what share of digits its model reads right."""
+    question = "> What does a model that has only seen MNIST make of your digits?"
+    told = (
+        "The network of the book's chapter 4, 30 hidden units, trained with cross entropy when "
+        f"this site was built: it reads {accuracy} of MNIST's test images right, and runs in "
+        "this page."
+    )
+    return "\n\n".join(["# Draw a digit", question, told, raw(pad)]) + "\n"
+
+
 def main(widgets: Path, folder: Path) -> None:
     """Write every page."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -449,10 +460,7 @@ def main(widgets: Path, folder: Path) -> None:
     )
     pad = widgets / "draw" / "pad.html"  # docs/widgets.py makes it where the package can
     if pad.exists():
-        pages["draw.md"] = (
-            "# Draw a digit\n\nA small model runs in this page and reads what you draw.\n\n"
-            f"{raw(pad.read_text())}\n"
-        )
+        pages["draw.md"] = draw_page(pad.read_text(), (pad.parent / "accuracy").read_text())
         pages["index.md"] = pages["index.md"].replace("\nglossary\n", "\nglossary\ndraw\n")
     for page, text in pages.items():
         (folder / page).parent.mkdir(parents=True, exist_ok=True)

@@ -189,15 +189,18 @@ def write(path: Path, folder: Path) -> None:
 
 
 def write_pad(folder: Path) -> None:
-    """A page's HTML, where a model that is trained here reads a digit drawn with the mouse."""
+    """A page's HTML, where a network that is trained here reads a digit drawn with the mouse."""
     from mnist_ce.data import mnist
     from mnist_ce.losses import cross_entropy_loss
+    from mnist_ce.networks import jitter, recipe
     from mnist_ce.photo import draw_pad
     from mnist_ce.training import fit
 
-    run = fit(cross_entropy_loss, *mnist(), epochs=3, lr=0.1, seed=0, device="cpu", progress=False)
-    pad = draw_pad(run)
-    (folder / "pad.html").write_text(pad if isinstance(pad, str) else pad._repr_html_())
+    settings = dict(epochs=5, augment=jitter, device="cpu", progress=False) | recipe("mlp", 10)
+    run = fit(cross_entropy_loss, *mnist(), **settings)
+    share = run.history[-1].accuracy
+    (folder / "pad.html").write_text(draw_pad(run).html)
+    (folder / "accuracy").write_text(f"{share:.1%}")
 
 
 def once(make, source: Path, folder: Path, *inputs) -> None:

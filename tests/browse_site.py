@@ -32,8 +32,8 @@ SAMPLE = (
 )
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 WIDER = """() => document.documentElement.scrollWidth <= innerWidth ? null :
-    [...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)
-    .slice(0, 3).map(e => e.tagName + '.' + e.className)"""
+    [...document.querySelectorAll('main *')]
+    .filter(e => e.getBoundingClientRect().right > innerWidth + 1).slice(0, 3).map(e => e.tagName + '.' + e.className)"""
 
 
 class Page(HTMLParser):
@@ -191,6 +191,20 @@ def tabbed(page):
     return found + [f"Tab does not reach {name}" for name in sorted(wanted - reached)]
 
 
+def drawn(page):
+    """What goes wrong as one draws a stroke: the model in the page answers it."""
+    frame, pad = page.frame_locator("main iframe"), page.locator("main iframe")
+    pad.scroll_into_view_if_needed()
+    box = frame.locator("#pad").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 5
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x, y + 3 * box["height"] / 5, steps=10)
+    page.mouse.up()
+    told = frame.locator("#told").inner_text()
+    return [] if told.startswith("1, ") else [f"a stroke downward is read as {told!r}"]
+
+
 def searched(reader, words):
     """The titles of the pages that a search finds."""
     page = reader.open(f"search.html?q={words}")
@@ -218,7 +232,7 @@ def main(site, axe, browser):
     with sync_playwright() as p:
         chromium = p.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         reader = Reader(chromium, f"http://localhost:{server.server_port}")
-        wide = []
+        wide, drawing = [], [name for name in names if name == "draw.html"]
         for name in names:
             page = reader.open(name, width=380)
             over = page.evaluate(WIDER)
@@ -230,7 +244,7 @@ def main(site, axe, browser):
             page.close()
         tell("pages 380 wide", wide)
         for scheme in "light", "dark":
-            for name in SAMPLE:
+            for name in [*SAMPLE, *drawing]:
                 page = reader.open(name, scheme=scheme)
                 tell(f"axe, {scheme}, {name}", accessible(page, axe))
                 page.close()
@@ -242,6 +256,10 @@ def main(site, axe, browser):
             tell(f"widgets, {name}", moved(page))
             if name.startswith("03"):
                 tell(f"positions of the controls, {name}", matched(page))
+            page.close()
+        for name in drawing:
+            page = reader.open(name)
+            tell("a digit drawn with the mouse", drawn(page))
             page.close()
         titles = searched(reader, "softmax-twice")
         tell("search for softmax-twice", [] if "The package" in titles else [str(titles)])
