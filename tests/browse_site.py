@@ -33,7 +33,8 @@ SAMPLE = (
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 WIDER = """() => document.documentElement.scrollWidth <= innerWidth ? null :
     [...document.querySelectorAll('main *')]
-    .filter(e => e.getBoundingClientRect().right > innerWidth + 1).slice(0, 3).map(e => e.tagName + '.' + e.className)"""
+    .filter(e => e.getBoundingClientRect().right > innerWidth + 1).slice(0, 3)
+    .map(e => e.tagName + '.' + e.className)"""
 
 
 class Page(HTMLParser):
