@@ -220,11 +220,10 @@ def scrolled(text: str) -> str:
     )
 
 
-def charted(text: str) -> str:
-    """The chart with its table in a box of its own, which a phone shows as cards."""
-    return re.sub(
-        r"(?ms)^\|.+\|$", lambda rows: f'<div class="chart">\n\n{rows[0]}\n\n</div>', text, count=1
-    )
+def charted(text: str, kind: str = "chart") -> str:
+    """Markdown with the chart's table in a box of its own, which a phone shows as cards."""
+    boxed = lambda rows: f'<div class="{kind}">\n\n{rows[0].strip()}\n\n</div>\n\n'
+    return re.sub(r"(?m)^\| symptom \|.*\n(?:\|.*(?:\n|\Z))+", boxed, text)
 
 
 def toctree(caption: str, entries: list[str]) -> str:
@@ -252,7 +251,7 @@ def readme_pages(readme: str, files: set[str]) -> dict[str, str]:
 
     lessons = lessons.replace("## The course", "# The course")
     title, question, story = front.split("\n\n", 2)
-    opened = linked("\n\n".join([title, question, charted(chart.strip())]), "index.md")
+    opened = linked("\n\n".join([title, question, charted(chart.strip(), "chart front")]), "index.md")
     return {
         "index.md": f"{WIDE}{opened}\n\n{DOORS}\n\n## How it began\n\n{linked(story, 'index.md')}",
         "course.md": linked(lessons, "course.md"),
@@ -428,7 +427,7 @@ def main(widgets: Path, folder: Path) -> None:
 
         stored = widgets / path.stem / "widgets.json"
         moving = json.loads(stored.read_text()) if stored.exists() else []
-        link = lambda text: with_links(text, source, page, files)
+        link = lambda text: charted(with_links(text, source, page, files))
         pages[page] = notebook_page(cells, link, keep, moving)
         titles[page] = re.match(r"# (.+)", "".join(cells[0]["source"]))[1]
     modules = of_modules()

@@ -174,6 +174,9 @@ def test_the_front_page_has_the_readmes_chart_word_for_word(written, readme):
         < front.index("(api/index.md)")
         < front.index("How it began")
     )
+    assert "</div>\n\n" in front and "</div>\nA" not in front, "or Markdown takes what follows for HTML"
+    assert rows[5].replace("nbs/", "").replace(".ipynb", ".md") in written["14_is_it_my_loss.md"]
+    assert '<div class="chart">' in written["14_is_it_my_loss.md"]
     assert "[ask the doctor](package.md#is-it-my-loss)" in front
     assert "## Is it my loss?" in written["package.md"]
 
