@@ -40,6 +40,7 @@ from .doctor import Report, examine, examine_script, report_apart, write_report
 from .losses import cross_entropy_loss, mnist_loss, softmax_loss
 from .networks import MODELS, recipe
 from .original import EXPERIMENTS, factorial, outcome, reproduce
+from .photo import in_blocks
 from .plots import _reproduction_table, autopsy_page, plot_curves, plot_sweep
 from mnist_ce.results import (
     Runs, Table, new_figure, plain, read_json, summarize, write_file, write_json,
@@ -635,6 +636,75 @@ def _train(context: Any, loss: Any, kind: str, seed: int, lr: float | None, digi
             raise click.ClickException(str(fault))
         click.echo(f"\nmodel: {file}\nread it with\n")
         click.echo(f"from mnist_ce.training import load_run\nrun = load_run({str(file)!r})")
+
+# %% ../nbs/reference/22_cli.ipynb #3c2c9fdb
+def _kept_model(path: Path) -> Any:
+    """The model that photos are asked of: from `path`, or trained once and kept there."""
+    if path.exists():
+        run = load_run(path)
+        if run.record.get("versions", {}).get("mnist_ce") == __version__:
+            return run
+        click.echo(f"{path} is of another version of mnist_ce: it is trained anew", err=True)
+    click.echo(f"training a convnet on all ten digits, once; it is kept in {path}", err=True)
+    _make_folder(path.parent)
+    settings = recipe("convnet", 10)
+    run = fit(cross_entropy_loss, *mnist(), epochs=1, progress=sys.stderr.isatty(), **settings)
+    run.save(path)
+    return run
+
+
+@main.command("predict")
+@click.argument("photos", nargs=-1, required=True, metavar="PHOTO...", type=click.Path())
+@click.option("--model", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="A file that mnist-ce train wrote.  [default: a convnet on all ten digits, "
+              "trained at first use and kept in runs/predict.safetensors]")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON.")
+@click.option("--quiet", is_flag=True, help="Print no picture of what the model saw.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path),
+              help="Write a picture of what the model saw, with bars: of one photo.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+def _predict(photos: tuple[str, ...], model: Path | None, as_json: bool, quiet: bool,
+             output: Path | None, force: bool) -> None:  # fmt: skip
+    """Which digit does each PHOTO show? One digit to a photo, dark on light or light on dark.
+
+    Prints a line each, and below that of a single photo what the model saw. A photo that cannot be
+    read is told of, the others go on, and the exit code is 1.
+    """
+    if output and len(photos) > 1:
+        raise click.UsageError(f"--output is for one photo, there are {len(photos)}")
+    if output and output.exists() and not force:
+        raise click.UsageError(f"{output} is there already: name another, or add --force")
+    if output:
+        _make_folder(output.parent)
+    with _telling():
+        run = load_run(model) if model else _kept_model(Path("runs") / "predict.safetensors")
+        told, failed = [], 0
+        for photo in photos:
+            try:
+                guess = run.predict_image(photo)
+            except (ValueError, OSError) as error:
+                text = str(error)
+                if isinstance(error, OSError):
+                    text = f"{photo}: {error.strerror or error}"
+                click.echo(text, err=True)
+                told.append(dict(photo=photo, error=text))
+                failed += 1
+                continue
+            best = guess.probabilities[guess.digit]
+            told.append(dict(photo=photo, digit=guess.digit, probabilities=guess.probabilities))
+            if not as_json:
+                click.echo(f"{photo}: {guess.digit} ({best:.1%})")
+                if not quiet and len(photos) == 1:
+                    click.echo(in_blocks(guess.seen))
+            if output:
+                try:
+                    _write_picture(output, guess.plot())
+                except OSError as error:
+                    raise click.ClickException(str(error)) from error
+        if as_json:
+            click.echo(json.dumps(plain(told), indent=1))
+    if failed:
+        raise SystemExit(1)
 
 # %% ../nbs/reference/22_cli.ipynb #0036a2b1
 @main.command("autopsy")
