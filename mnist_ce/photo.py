@@ -113,7 +113,9 @@ def _ink_is_dark(grey: np.ndarray) -> bool:
 
     small = _reduced(grey, 48)
     around = ndimage.median_filter(small, max(3, int(0.6 * max(small.shape)) | 1), mode="nearest")
-    return bool(((small - around) ** 3).sum() <= 0)
+    far = (small - around) ** 3
+    h, w = (-(-n // 8) for n in far.shape)  # what lies at the edge may be a table
+    return bool(far.sum() + 9 * far[h:-h, w:-w].sum() <= 0)
 
 
 def _ink(grey: np.ndarray) -> np.ndarray:
@@ -143,8 +145,8 @@ def _lines(ink: np.ndarray) -> np.ndarray:
     return found
 
 # %% ../nbs/reference/01_photo.ipynb #64a00dde
-def _split(ink: np.ndarray) -> tuple[float, float]:
-    """The threshold between paper and ink, and the share of the variance that it explains.
+def _split(ink: np.ndarray) -> float:
+    """The threshold between paper and ink that makes both as uniform as can be.
 
     Source: Otsu 1979, A Threshold Selection Method from Gray-Level Histograms.
     """
@@ -153,8 +155,7 @@ def _split(ink: np.ndarray) -> tuple[float, float]:
     below, sums = counts.cumsum(), (counts * centers).cumsum()
     mean, n = sums[-1] / below[-1], below[-1]
     between = (sums - mean * below)[:-1] ** 2 / np.maximum(below * (n - below), 1)[:-1]
-    best = int(between.argmax())
-    return float(edges[best + 1]), float(between[best] / max(ink.var(), 1e-12))
+    return float(edges[int(between.argmax()) + 1])
 
 
 def _shapes(mask: np.ndarray, ink: np.ndarray) -> list[dict[str, Any]]:
@@ -179,51 +180,84 @@ def _shapes(mask: np.ndarray, ink: np.ndarray) -> list[dict[str, Any]]:
     return sorted(found, key=lambda shape: -shape["ink"])
 
 
-def _gap(one: Any, other: Any) -> float:
-    """How far two boxes lie apart, in pixels: 0 where they touch or overlap."""
-    return max(max(a.start - b.stop, b.start - a.stop, 0) for a, b in zip(one, other))
+def _span(shapes: list[dict[str, Any]], axis: int) -> tuple[int, int]:
+    boxes = [shape["box"][axis] for shape in shapes]
+    return min(box.start for box in boxes), max(box.stop for box in boxes)
+
+
+def _box(shapes: list[dict[str, Any]]) -> tuple[int, int]:
+    """The height and width of the frame around shapes."""
+    (top, bottom), (left, right) = _span(shapes, 0), _span(shapes, 1)
+    return bottom - top, right - left
+
+
+def _joined(first: dict[str, Any], rest: list[dict[str, Any]]) -> tuple[list[Any], list[Any]]:
+    """The shapes that make one digit with `first`, and those that do not."""
+    from scipy import ndimage
+
+    parts, others = [first], [shape for shape in rest if shape["ink"] > 0.01 * first["ink"]]
+    large = [shape for shape in others if shape["ink"] > 0.15 * first["ink"]]
+    whole = max(_box([first, *large]))
+    reach = (0.06 if len(large) > 2 else 0.05) * whole  # many pieces: a stroke that broke
+    changed = True
+    while changed:
+        changed = False
+        away = ndimage.distance_transform_edt(~np.logical_or.reduce([p["mask"] for p in parts]))
+        frame = tuple(slice(*_span(parts, axis)) for axis in (0, 1))
+        for shape in [*others]:
+            small = 0.02 < shape["ink"] / first["ink"] < 0.4
+            gap = float(away[shape["mask"]].min())
+            within = shape["mask"][frame].sum() > 0.6 * shape["mask"].sum()
+            h, w = _box([*parts, shape])
+            if within or w <= 1.3 * h and gap <= (0.15 * max(h, w) if small else reach):
+                parts.append(shape)
+                others = [other for other in others if other is not shape]
+                changed = True
+    return parts, [shape for shape in others if shape["ink"] > 0.2 * first["ink"]]
+
+
+def _at_the_edge(shape: dict[str, Any], size: tuple[int, ...]) -> bool:
+    """Whether a shape that touches the picture's edge is no digit: off the middle, or all around."""
+    sides = sum(
+        (box.start == 0) + (box.stop == n) for box, n in zip(shape["box"], size)
+    )
+    middle = [float(at.mean()) / n for at, n in zip(np.nonzero(shape["mask"]), size)]
+    return sides > 3 or max(abs(m - 0.5) for m in middle) > 0.2
 
 
 def _digit(ink: np.ndarray) -> tuple[np.ndarray, float]:
     """The mask of the digit, and the width of its stroke in pixels. ValueError for none, or two."""
-    threshold, explained = _split(ink)
-    if threshold < 0.06:
-        raise ValueError("the page is blank: write darker, or come nearer")
-    shapes = _shapes(ink > threshold, ink)
-    inner = [shape for shape in shapes if shape["inside"]]
-    largest = shapes[0]["ink"]
-    if inner and inner[0]["ink"] > 0.02 * largest and (
-        inner[0]["side"] > 0.08 * max(ink.shape)
-    ):
-        shapes = inner
-    first, rest = shapes[0], shapes[1:]
-    parts, others = [first], []
-    for shape in rest:
-        box = tuple(slice(max(0, s.start), s.stop) for s in first["box"])
-        within = shape["mask"][box].sum() / shape["mask"].sum()
-        share, gap = shape["ink"] / first["ink"], _gap(first["box"], shape["box"]) / first["side"]
-        if share > 0.01 and (within > 0.6 or 0.02 < share < 0.4 and gap < 0.2 * (1 - share)):
-            parts.append(shape)
-        elif share > 0.2:
-            others.append(shape)
-    total = sum(shape["ink"] for shape in shapes)
-    if len(others) > 6 or explained < 0.5:
+    threshold = _split(ink)
+    mask = ink > threshold
+    if threshold < 0.06 or not mask.any():
+        raise ValueError(_BLANK)
+    spread = ink[mask].std() + ink[~mask].std()
+    if ink[mask].mean() - ink[~mask].mean() < 2.2 * spread:  # noise reaches 1.9
         raise ValueError("no shape stands out from the noise: write darker, or come nearer")
+    shapes = _shapes(mask, ink)
+    inner = [shape for shape in shapes if shape["inside"]]
+    if inner and inner[0]["ink"] > 0.02 * shapes[0]["ink"] and _at_the_edge(shapes[0], ink.shape):
+        shapes = inner
+    if not shapes[0]["inside"] and _at_the_edge(shapes[0], ink.shape):
+        raise ValueError("what stands out lies at the edge: leave paper all around the digit")
+    first = shapes[0]
+    parts, others = _joined(first, shapes[1:])
+    total = sum(shape["ink"] for shape in [*parts, *others])
     if others:
-        most, next_most = (f"{shape['ink'] / total:.0%}" for shape in (first, others[0]))
+        most = sum(shape["ink"] for shape in parts) / total
         raise ValueError(
-            f"{['two', 'several'][len(others) > 1]} shapes of like size, {most} and {next_most} of "
-            "the ink: crop it to one digit"
+            f"{'two' if len(others) == 1 else 'several'} shapes of like size, {most:.0%} and "
+            f"{others[0]['ink'] / total:.0%} of the ink: crop it to one digit"
         )
-    if first["stroke"] > 0.38 * first["side"]:
+    if first["stroke"] > 0.38 * max(_box(parts)):
         raise ValueError("one solid shape and no stroke: crop it to one digit")
-    mask = np.logical_or.reduce([shape["mask"] for shape in parts])
-    h, w = mask.shape
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    sides = (rows[0] == 0) + (columns[0] == 0) + (rows[-1] == h - 1) + (columns[-1] == w - 1)
-    if sides > 2 or mask.mean() > 0.5:
-        raise ValueError("what stands out fills the frame: leave paper around the digit")
-    return mask, first["stroke"]
+    found = np.logical_or.reduce([shape["mask"] for shape in parts])
+    if found.mean() > 0.5:
+        raise ValueError("what stands out fills the frame: leave paper all around the digit")
+    return found, first["stroke"]
+
+
+_BLANK = "the page is blank: write darker, or come nearer"
 
 # %% ../nbs/reference/01_photo.ipynb #dfcbae03
 def _fitted(ink: np.ndarray, mask: np.ndarray, stroke: float) -> np.ndarray:
@@ -261,7 +295,7 @@ def read_digit(picture: Any) -> Tensor:
     try:
         grey = _load(picture)
         if float(np.ptp(grey)) < 0.05:
-            raise ValueError("the page is blank: write darker, or come nearer")
+            raise ValueError(_BLANK)
         dark = grey if _ink_is_dark(grey) else 1 - grey
         if max(dark.shape) > 64:
             from scipy.ndimage import gaussian_filter
