@@ -55,7 +55,8 @@ if TYPE_CHECKING:
     import torch
     import torch.distributed as dist
 
-    from mnist_ce import data, doctor, ensemble, networks, original, plots, results, scores, training
+    from mnist_ce import data, doctor, ensemble, networks, original
+    from mnist_ce import plots, results, scores, training
 else:
     torch, dist = _Later("torch"), _Later("torch.distributed")
     data, doctor, ensemble, networks, original, plots, results, scores, training = (
@@ -598,7 +599,9 @@ def _write_picture(path: Path, figure: Any) -> None:
     results.write_file(path, picture.getvalue())
 
 
-def _start(digits: Any, source: str, device: str) -> "tuple[data.Digits, data.Digits, torch.device]":
+def _start(
+    digits: Any, source: str, device: str
+) -> "tuple[data.Digits, data.Digits, torch.device]":
     """Read the data, and join torchrun's processes where there are any."""
     where = training.select_device(device)
     train, valid = data.mnist(source, digits)
@@ -1053,7 +1056,8 @@ _THINGS = "train", "valid", "optimizer"
 def _examined(target: str, arguments: tuple[str, ...], seconds: float, names: Any) -> Any:
     """The doctor's report on a script."""
     if not Path(target).is_file():
-        found = "this is a folder, and no script" if Path(target).is_dir() else "there is no such script"
+        folder = Path(target).is_dir()
+        found = "this is a folder, and no script" if folder else "there is no such script"
         raise click.UsageError(f"{target}: {found}")
     useless = [f"--{name}" for name, value in names.items() if value and name != "metric"]
     if useless:
