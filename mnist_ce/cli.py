@@ -817,8 +817,8 @@ def _compare(losses: Any, seeds: int, orders: int, lr: float | None, published: 
     """Compare losses: which one trains best?
 
     Trains the same small classifier of handwritten digits with each loss, from every seed under
-    every order of the batches. First repeats the published runs that this project began with, in which cross
-    entropy froze at an accuracy of 0.5112.
+    every order of the batches. First repeats the published runs that this project began with, in
+    which cross entropy froze at an accuracy of 0.5112.
 
     Prints two tables, as published and done right, with intervals and the differences between
     the losses. Writes the raw values (.json) and a picture (.png).
@@ -885,8 +885,8 @@ def _sweep(losses: Any, seeds: int, lrs: Any, digits: Any, device: str, source: 
     """Try learning rates: which ones does each loss bear?
 
     Trains the same small classifier of handwritten digits with each loss at each of several
-    learning rates, from several seeds. 0.1:10:5 means 5 rates from 0.1 to 10, each larger than the last by the same
-    factor.
+    learning rates, from several seeds. 0.1:10:5 means 5 rates from 0.1 to 10, each larger than the
+    last by the same factor.
 
     Prints a table, a row for each rate. Writes the raw values (.json) and a picture (.png).
     """
