@@ -603,7 +603,9 @@ def _write_picture(path: Path, figure: Any) -> None:
     results.write_file(path, picture.getvalue())
 
 
-def _start(digits: Any, source: str, device: str) -> "tuple[data.Digits, data.Digits, torch.device]":
+def _start(
+    digits: Any, source: str, device: str
+) -> "tuple[data.Digits, data.Digits, torch.device]":
     """Read the data, and join torchrun's processes where there are any."""
     where = training.select_device(device)
     train, valid = data.mnist(source, digits)
@@ -818,9 +820,9 @@ def _compare(losses: Any, seeds: int, orders: int, lr: float | None, published: 
              as_json: bool, quiet: bool, **settings: Any) -> None:  # fmt: skip
     """Compare losses: which one trains best?
 
-    Trains the same small classifier of handwritten digits with each loss, from every seed under every order of the
-    batches. First repeats the published runs that this project began with, in which cross
-    entropy froze at an accuracy of 0.5112.
+    Trains the same small classifier of handwritten digits with each loss, from every seed under
+    every order of the batches. First repeats the published runs that this project began with, in
+    which cross entropy froze at an accuracy of 0.5112.
 
     Prints two tables, as published and done right, with intervals and the differences between
     the losses. Writes the raw values (.json) and a picture (.png).
@@ -886,9 +888,9 @@ def _sweep(losses: Any, seeds: int, lrs: Any, digits: Any, device: str, source: 
            **settings: Any) -> None:  # fmt: skip
     """Try learning rates: which ones does each loss bear?
 
-    Trains the same small classifier of handwritten digits with each loss at each of several learning rates, from
-    several seeds. 0.1:10:5 means 5 rates from 0.1 to 10, each larger than the last by the same
-    factor.
+    Trains the same small classifier of handwritten digits with each loss at each of several
+    learning rates, from several seeds. 0.1:10:5 means 5 rates from 0.1 to 10, each larger than the
+    last by the same factor.
 
     Prints a table, a row for each rate. Writes the raw values (.json) and a picture (.png).
     """
@@ -1129,7 +1131,8 @@ _THINGS = "train", "valid", "optimizer"
 def _examined(target: str, arguments: tuple[str, ...], seconds: float, names: Any) -> Any:
     """The doctor's report on a script."""
     if not Path(target).is_file():
-        found = "this is a folder, and no script" if Path(target).is_dir() else "there is no such script"
+        folder = Path(target).is_dir()
+        found = "this is a folder, and no script" if folder else "there is no such script"
         raise click.UsageError(f"{target}: {found}")
     useless = [f"--{name}" for name, value in names.items() if value and name != "metric"]
     if useless:
