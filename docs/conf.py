@@ -1,4 +1,5 @@
 """How Sphinx builds the site from the pages that docs/pages.py wrote."""
+
 import os
 import re
 from pathlib import Path
@@ -21,7 +22,7 @@ toc_object_entries_show_parents = "hide"
 html_theme = "sphinx_book_theme"
 html_title = "mnist_ce"
 html_static_path = ["static", os.environ["SITE_STATIC"]]
-exclude_patterns = ["**/widgets.json", "**/key"]
+exclude_patterns = ["**/widgets.json", "**/key", "**/pad.html", "**/accuracy"]
 html_css_files = ["site.css"]
 html_js_files = [("site.js", {"defer": "defer"})]
 html_copy_source = html_show_sourcelink = html_show_copyright = html_show_sphinx = False

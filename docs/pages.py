@@ -1,8 +1,9 @@
-"""Turn the committed notebooks into the pages that Sphinx builds: python docs/pages.py WIDGETS FOLDER
+"""Turn the stored notebooks into the pages that Sphinx builds.
 
-Nothing is run: code, outputs and figures are those stored in the notebooks. WIDGETS is the folder
-that docs/widgets.py fills, FOLDER becomes the Sphinx source.
+python docs/pages.py WIDGETS FOLDER: WIDGETS is what docs/widgets.py filled, FOLDER becomes the
+source of Sphinx. Nothing is run: code, outputs and figures are those that the notebooks store.
 """
+
 import ast
 import base64
 import json
@@ -36,7 +37,7 @@ PAGES = {  # what stands beside the notebooks, and its page
 
 
 def page_of(path: str) -> str | None:
-    """The page of a file of the repository, or None: nbdev's own address for a reference's notebook."""
+    """The page of a file of the repository, where nbdev expects it, or None."""
     place = re.fullmatch(r"nbs/(?:(reference)/\d\d_)?(\w+)\.ipynb", path)
     if path in PAGES or not place:
         return PAGES.get(path)
@@ -148,11 +149,18 @@ def slug(heading: str) -> str:
 
 
 def headings(text: str) -> set[str]:
-    return {slug(found[1]) for found in re.finditer(r"(?m)^#+ (.+)$", re.sub(CODE, lambda c: "" if c[2] else c[0], text))}
+    return {
+        slug(found[1])
+        for found in re.finditer(
+            r"(?m)^#+ (.+)$", re.sub(CODE, lambda c: "" if c[2] else c[0], text)
+        )
+    }
 
 
 def folded(summary: str, *parts: str) -> str:
-    return "\n\n".join([f'<details class="fold"><summary>{summary}</summary>', *parts, "</details>"])
+    return "\n\n".join(
+        [f'<details class="fold"><summary>{summary}</summary>', *parts, "</details>"]
+    )
 
 
 def notebook_page(cells: list[dict], link, keep, widgets=()) -> str:
@@ -162,7 +170,9 @@ def notebook_page(cells: list[dict], link, keep, widgets=()) -> str:
     `interact`, in their order.
     """
     widgets, parts = list(widgets), []
-    taken = headings("\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown"))
+    taken = headings(
+        "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    )
     for cell in cells:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
@@ -176,11 +186,18 @@ def notebook_page(cells: list[dict], link, keep, widgets=()) -> str:
         if words & {"export", "exporti"}:
             names = [name for name in defined(source) if name not in taken]
             taken.update(names)
-            parts.append(raw("".join(f'<span id="{name}"></span>' for name in names))) if names else None
+            (
+                parts.append(raw("".join(f'<span id="{name}"></span>' for name in names)))
+                if names
+                else None
+            )
         if question := re.match(r"# Question (\d)", source):
             parts.append(folded(f"Answer to question {question[1]}, in code", *code, *outputs))
         elif code and cell["metadata"].get("jupyter", {}).get("source_hidden"):
-            parts += [folded("Code of the figure" if "```{image}" in "".join(outputs) else "Code", *code), *outputs]
+            parts += [
+                folded("Code of the figure" if "```{image}" in "".join(outputs) else "Code", *code),
+                *outputs,
+            ]
         else:
             parts += code + outputs
         for _ in re.findall(r"(?m)^interact\(", source):
@@ -189,19 +206,24 @@ def notebook_page(cells: list[dict], link, keep, widgets=()) -> str:
 
 
 def sections(readme: str) -> dict[str, str]:
-    """README.md as {heading: text with the heading}; what stands before the first one is under ""."""
+    """README.md as {heading: text with it}; what stands before the first is under ""."""
     pieces = re.split(r"(?m)^## (.+)\n", readme)
     return {"": pieces[0]} | {h: f"## {h}\n{text}" for h, text in zip(pieces[1::2], pieces[2::2])}
 
 
 def scrolled(text: str) -> str:
     """Markdown with each HTML table in a box of its own that scrolls."""
-    return re.sub(r"(?s)<table>.*?</table>", lambda t: raw(f'<div class="scroll" tabindex="0">{t[0]}</div>'), text)
+    return re.sub(
+        r"(?s)<table>.*?</table>",
+        lambda t: raw(f'<div class="scroll" tabindex="0">{t[0]}</div>'),
+        text,
+    )
 
 
-def charted(text: str) -> str:
-    """The chart with its table in a box of its own, which a phone shows as cards."""
-    return re.sub(r"(?ms)^\|.+\|$", lambda rows: f'<div class="chart">\n\n{rows[0]}\n\n</div>', text, count=1)
+def charted(text: str, kind: str = "chart") -> str:
+    """Markdown with the chart's table in a box of its own, which a phone shows as cards."""
+    boxed = lambda rows: f'<div class="{kind}">\n\n{rows[0].strip()}\n\n</div>\n\n'
+    return re.sub(r"(?m)^\| symptom \|.*\n(?:\|.*(?:\n|\Z))+", boxed, text)
 
 
 def toctree(caption: str, entries: list[str]) -> str:
@@ -216,16 +238,20 @@ def readme_pages(readme: str, files: set[str]) -> dict[str, str]:
     lessons, reference = course.split("\n\nThe reference is", 1)
     reference = f"# Reference\n\nThe reference is{reference}"
     front, rest = found.pop(""), "# The package\n\n" + "\n".join(found.values())
-    where = {name: "package.md" for name in headings(rest)} | {name: "course.md" for name in headings(lessons)}
+    where = {name: "package.md" for name in headings(rest)} | {
+        name: "course.md" for name in headings(lessons)
+    }
 
     def linked(text, page):
         text = with_links(text, "README.md", page, files)
-        inner = lambda m: f"]({where.get(m[1], page)}#{m[1]})" if where.get(m[1], page) != page else m[0]
+        inner = lambda m: (
+            f"]({where.get(m[1], page)}#{m[1]})" if where.get(m[1], page) != page else m[0]
+        )
         return scrolled(outside_code(r"\]\(#([\w-]+)\)", inner, text))
 
     lessons = lessons.replace("## The course", "# The course")
     title, question, story = front.split("\n\n", 2)
-    opened = linked("\n\n".join([title, question, charted(chart.strip())]), "index.md")
+    opened = linked("\n\n".join([title, question, charted(chart.strip(), "chart front")]), "index.md")
     return {
         "index.md": f"{WIDE}{opened}\n\n{DOORS}\n\n## How it began\n\n{linked(story, 'index.md')}",
         "course.md": linked(lessons, "course.md"),
@@ -251,16 +277,24 @@ def api_entry(node, module: str, prefix: str = "") -> list[str]:
         told = name + (bare(signature(made[0])) if made else "")
         public = [one for one in body if not one.name.startswith("_") and ast.get_docstring(one)]
         members = [line for one in public for line in api_entry(one, module, name + ".")]
-        if not made and (fields := [ast.unparse(one) for one in node.body if isinstance(one, ast.AnnAssign)]):
+        if not made and (
+            fields := [ast.unparse(one) for one in node.body if isinstance(one, ast.AnnAssign)]
+        ):
             told += f"({', '.join(fields)})"
     else:
         kind, members = "method" if prefix else "function", []
-        called = re.search(rf"Called as ({name}\(.+?\))", doc)  # of a loss, which is a value that is called
+        called = re.search(
+            rf"Called as ({name}\(.+?\))", doc
+        )  # of a loss, which is a value that is called
         told = called[1] if called else name + signature(node)
         marks = {ast.unparse(mark) for mark in node.decorator_list}
         if prefix:
             told = re.sub(r"\((self|cls)(, )?", "(", told, count=1)
-            kind = "property" if marks & {"property", "cached_property", "functools.cached_property"} else kind
+            kind = (
+                "property"
+                if marks & {"property", "cached_property", "functools.cached_property"}
+                else kind
+            )
         if kind == "property":
             told = name
         options = [f":{mark}:" for mark in ("staticmethod", "classmethod") if mark in marks]
@@ -268,22 +302,49 @@ def api_entry(node, module: str, prefix: str = "") -> list[str]:
     kind, *options = kind.split("|")
     ticks = ":" * (4 if prefix else 5)
     source = f'<a href="../reference/{module}.html#{name.lower()}">How it is made</a>'
-    return [f"{ticks}{{py:{kind}}} {told}", *options, "", doc, "", *([] if prefix else [source, ""]), *members, ticks, ""]
+    return [
+        f"{ticks}{{py:{kind}}} {told}",
+        *options,
+        "",
+        doc,
+        "",
+        *([] if prefix else [source, ""]),
+        *members,
+        ticks,
+        "",
+    ]
 
 
 def api_page(module: str, source: str) -> str:
     """The public names of a module, with signatures and docstrings, read from its text."""
     tree = ast.parse(source)
-    (public,) = [ast.literal_eval(node.value) for node in tree.body
-                 if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"]
-    lines = [f"# mnist_ce.{module}", "", f"> {ast.get_docstring(tree)}", "", f":::{{py:module}} mnist_ce.{module}", ":::", ""]
+    (public,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    lines = [
+        f"# mnist_ce.{module}",
+        "",
+        f"> {ast.get_docstring(tree)}",
+        "",
+        f":::{{py:module}} mnist_ce.{module}",
+        ":::",
+        "",
+    ]
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name in public:
             lines += api_entry(node, module)
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             name = ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
             if name in public:
-                lines += [f":::{{py:data}} {name}", ":::", ""]
+                lines += [
+                    f":::{{py:data}} {name}",
+                    "",
+                    f'<a href="../reference/{module}.html">How it is made</a>',
+                    ":::",
+                    "",
+                ]
     return "\n".join(lines)
 
 
@@ -294,21 +355,52 @@ def of_modules() -> dict[str, str]:
 
 
 def api_index(modules: dict[str, str]) -> str:
-    """What `from mnist_ce.all import *` brings, name by name with the first line of its docstring."""
-    nodes = {(module, node.name): node for module, text in modules.items() for node in ast.parse(text).body
-             if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    """What `from mnist_ce.all import *` brings, each name with its docstring's first line."""
+    nodes = {
+        (module, node.name): node
+        for module, text in modules.items()
+        for node in ast.parse(text).body
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+    }
     public = ast.literal_eval(re.search(r"__all__ = (\[.*?\])", modules["all"], re.S)[1])
-    rows = [(name, module, (ast.get_docstring(node) or "").split("\n")[0])
-            for (module, name), node in nodes.items() if name in public]
-    rows += [(name, module, f"one of the constants of `{module}`") for module, text in modules.items()
-             for name in public if re.search(rf"(?m)^{name} = ", text)]
-    lines = ["# API", "", "`from mnist_ce.all import *` brings these, besides `torch`, `F` and `nn`; "
-             "`from mnist_ce import fit` brings one of them. "
-             "The pages of the modules have the rest, with signatures.", "", "| name | module | |", "|---|---|---|"]
+    rows = [
+        (name, module, (ast.get_docstring(node) or "").split("\n")[0])
+        for (module, name), node in nodes.items()
+        if name in public
+    ]
+    rows += [
+        (name, module, f"one of the constants of `{module}`")
+        for module, text in modules.items()
+        for name in public
+        if re.search(rf"(?m)^{name} = ", text)
+    ]
+    lines = [
+        "# API",
+        "",
+        "`from mnist_ce.all import *` brings these, besides `torch`, `F` and `nn`; "
+        "`from mnist_ce import fit` brings one of them. "
+        "The pages of the modules have the rest, with signatures.",
+        "",
+        "| name | module | |",
+        "|---|---|---|",
+    ]
     for name, module, line in rows:
         line = line.replace("|", "\\|")
-        lines.append(f"| {{py:obj}}`{name} <mnist_ce.{module}.{name}>` | [{module}]({module}.md) | {line} |")
+        lines.append(
+            f"| {{py:obj}}`{name} <mnist_ce.{module}.{name}>` | [{module}]({module}.md) | {line} |"
+        )
     return "\n".join(lines) + "\n"
+
+
+def draw_page(pad: str, accuracy: str) -> str:
+    """The page to draw on: the pad as HTML, and what share of digits its model reads right."""
+    question = "> What does a model that has only seen MNIST make of your digits?"
+    told = (
+        "The network of the book's chapter 4, 30 hidden units, trained with cross entropy when "
+        f"this site was built: it reads {accuracy} of MNIST's test images right, and runs in "
+        "this page."
+    )
+    return "\n\n".join(["# Draw a digit", question, told, raw(pad)]) + "\n"
 
 
 def main(widgets: Path, folder: Path) -> None:
@@ -335,7 +427,7 @@ def main(widgets: Path, folder: Path) -> None:
 
         stored = widgets / path.stem / "widgets.json"
         moving = json.loads(stored.read_text()) if stored.exists() else []
-        link = lambda text: with_links(text, source, page, files)
+        link = lambda text: charted(with_links(text, source, page, files))
         pages[page] = notebook_page(cells, link, keep, moving)
         titles[page] = re.match(r"# (.+)", "".join(cells[0]["source"]))[1]
     modules = of_modules()
@@ -344,16 +436,31 @@ def main(widgets: Path, folder: Path) -> None:
         if module != "all":
             pages[f"api/{module}.md"] = api_page(module, text)
 
-    lessons = [f"{page[:2]} {title} <{page[:-3]}>" for page, title in titles.items() if re.match(r"\d\d_", page)]
+    lessons = [
+        f"{page[:2]} {title} <{page[:-3]}>"
+        for page, title in titles.items()
+        if re.match(r"\d\d_", page)
+    ]
     rooms = [page[10:-3] for page in titles if page.startswith("reference/")]
-    pages["index.md"] += "\n\n".join([
-        "",
-        toctree("Course", ["The course <course>", *lessons, "glossary", "for_teachers"]),
-        toctree("Library", ["package", "api/index", "reference/index"]),
-        toctree("Project", ["contributing", "security", "changelog"]),
-    ]) + "\n"
+    pages["index.md"] += (
+        "\n\n".join(
+            [
+                "",
+                toctree("Course", ["The course <course>", *lessons, "glossary", "for_teachers"]),
+                toctree("Library", ["package", "api/index", "reference/index"]),
+                toctree("Project", ["contributing", "security", "changelog"]),
+            ]
+        )
+        + "\n"
+    )
     pages["reference/index.md"] += "\n" + toctree("Reference", rooms) + "\n"
-    pages["api/index.md"] += "\n" + toctree("API", [name for name in modules if name != "all"]) + "\n"
+    pages["api/index.md"] += (
+        "\n" + toctree("API", [name for name in modules if name != "all"]) + "\n"
+    )
+    pad = widgets / "draw" / "pad.html"  # docs/widgets.py makes it where the package can
+    if pad.exists():
+        pages["draw.md"] = draw_page(pad.read_text(), (pad.parent / "accuracy").read_text())
+        pages["index.md"] = pages["index.md"].replace("\nglossary\n", "\nglossary\ndraw\n")
     for page, text in pages.items():
         (folder / page).parent.mkdir(parents=True, exist_ok=True)
         (folder / page).write_text(text)

@@ -1,9 +1,10 @@
-"""Draw the lessons' widgets in every position, so that they move on the site: python docs/widgets.py FOLDER
+"""Draw the lessons' widgets in every position, so that they move on the site.
 
-Each notebook that calls `interact` runs up to there. Its drawing function is then called for every
-combination of the controls. FOLDER/<notebook> gets the pictures and widgets.json, the HTML of each
-widget; what is there already is kept while the notebook and this file are the same.
+python docs/widgets.py FOLDER: each notebook that calls `interact` runs up to there, and its drawing
+function is called for every combination of the controls. FOLDER/<notebook> gets the pictures and
+widgets.json, the HTML of each widget; it is kept while the notebook and this file are the same.
 """
+
 import contextlib
 import hashlib
 import io
@@ -20,11 +21,15 @@ from pathlib import Path
 NBS = Path(__file__).parent.parent / "nbs"
 SHARP = 1.5  # pixels of a picture for each of the page
 # A longer list of positions than anybody needs: every fifth gap, and each one around the edges.
-THINNED = {("draw_gap", "gap"): sorted({*range(0, 151, 5), *range(8, 21), *range(84, 98), *range(100, 108)})}
+THINNED = {
+    ("draw_gap", "gap"): sorted(
+        {*range(0, 151, 5), *range(8, 21), *range(84, 98), *range(100, 108)}
+    )
+}
 
 
 def control(name: str, widget, function: str) -> dict:
-    """A control of ipywidgets as JSON: its name, kind, the labels and values of its positions, and the first."""
+    """A control of ipywidgets: its name and kind, its positions, and which is the first."""
     kind = type(widget).__name__
     if kind == "Checkbox":
         labels, values = ["off", "on"], [False, True]
@@ -33,11 +38,21 @@ def control(name: str, widget, function: str) -> dict:
         values = THINNED.get((function, name), values)
         labels = [str(value) for value in values]
     elif kind in ("Dropdown", "SelectionSlider"):
-        labels, values = map(list, zip(*[(str(label), value) for label, value in pairs(widget.options)]))
+        labels, values = map(
+            list, zip(*[(str(label), value) for label, value in pairs(widget.options)])
+        )
     else:
-        raise ValueError(f"docs/widgets.py cannot put the control {name} of {function}, {kind}, on the site")
+        raise ValueError(
+            f"docs/widgets.py cannot put the control {name} of {function}, {kind}, on the site"
+        )
     kinds = {"Checkbox": "checkbox", "Dropdown": "select"}
-    return dict(name=name, kind=kinds.get(kind, "range"), labels=labels, values=values, first=values.index(widget.value))
+    return dict(
+        name=name,
+        kind=kinds.get(kind, "range"),
+        labels=labels,
+        values=values,
+        first=values.index(widget.value),
+    )
 
 
 def pairs(options):
@@ -69,43 +84,66 @@ def drawn(function, states: list[dict]) -> list:
 
 
 def calls(sources: list[str]) -> list[tuple]:
-    """Run a notebook's code up to its last `interact`: [(function, its controls as ipywidgets makes them)]."""
+    """Run a notebook's code up to its last `interact`: [(function, its controls)]."""
     import ipywidgets
     import torch
 
     torch.set_num_threads(1)  # after a fork, torch's other threads are gone
     found = []
-    meant, ipywidgets.interact = ipywidgets.interact, lambda function, **given: found.append((function, given))
+    meant, ipywidgets.interact = ipywidgets.interact, lambda function, **given: found.append(
+        (function, given)
+    )
     try:
         last = max(k for k, source in enumerate(sources) if re.search(r"(?m)^interact\(", source))
         names = {"__name__": "__main__"}
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.chdir(NBS):
+        said = io.StringIO()  # all of it stands in the notebook
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.chdir(
+            NBS
+        ):
             for source in sources[: last + 1]:
                 exec(compile(source, "notebook", "exec"), names)
     finally:
         ipywidgets.interact = meant
-    make = lambda function, given: ipywidgets.interactive(function, {"manual": True}, **given).kwargs_widgets
-    return [(function, [control(w._kwarg, w, function.__name__) for w in make(function, given)]) for function, given in found]
+    make = lambda function, given: ipywidgets.interactive(
+        function, {"manual": True}, **given
+    ).kwargs_widgets
+    return [
+        (function, [control(w._kwarg, w, function.__name__) for w in make(function, given)])
+        for function, given in found
+    ]
 
 
-def html(name: str, controls: list[dict], states: list[list], first: list, width: int, height: int) -> str:
+def html(
+    name: str, controls: list[dict], states: list[list], first: list, width: int, height: int
+) -> str:
     """A widget: native controls, its first picture, and the names and words of all others."""
-    parts = [f'<div class="widget" id="{name}" role="group" aria-label="Controls and picture">', '<div class="controls">']
+    parts = [
+        f'<div class="widget" id="{name}" role="group" aria-label="Controls and picture">',
+        '<div class="controls">',
+    ]
     for k, one in enumerate(controls):
         label, here = f"{name}-{one['name']}", one["first"]
         told = escape(one["name"])
         if one["kind"] == "checkbox":
             ticked = " checked" * here
-            parts.append(f'<label><input type="checkbox" id="{label}" data-at="{k}"{ticked}> {told}</label>')
+            parts.append(
+                f'<label><input type="checkbox" id="{label}" data-at="{k}"{ticked}> {told}</label>'
+            )
         elif one["kind"] == "select":
-            options = "".join(f"<option{' selected' * (j == here)}>{escape(text)}</option>" for j, text in enumerate(one["labels"]))
-            parts.append(f'<label>{told} <select id="{label}" data-at="{k}">{options}</select></label>')
+            options = "".join(
+                f"<option{' selected' * (j == here)}>{escape(text)}</option>"
+                for j, text in enumerate(one["labels"])
+            )
+            parts.append(
+                f'<label>{told} <select id="{label}" data-at="{k}">{options}</select></label>'
+            )
         else:
             labels = escape(json.dumps(one["labels"]))
             now = escape(one["labels"][here])
             parts.append(
-                f'<label>{told} <input type="range" id="{label}" data-at="{k}" min="0" max="{len(one["labels"]) - 1}" '
-                f'value="{here}" aria-valuetext="{now}" data-labels="{labels}"> <output>{now}</output></label>'
+                f'<label>{told} <input type="range" id="{label}" data-at="{k}" min="0" '
+                f'max="{len(one["labels"]) - 1}" value="{here}" aria-valuetext="{now}" '
+                f'data-labels="{labels}"> <output>{now}</output></label>'
             )
     picture, alt, said = first
     listed = json.dumps(states, ensure_ascii=False).replace("</", "<\\/")
@@ -120,11 +158,15 @@ def html(name: str, controls: list[dict], states: list[list], first: list, width
     return "\n".join(part for part in parts if part != '<p class="said"></p>')
 
 
-def write(path: Path, folder: Path) -> int:
-    """All widgets of a notebook; the number of pictures."""
+def write(path: Path, folder: Path) -> None:
+    """All widgets of a notebook."""
+    from PIL import Image
+
     cells = json.loads(path.read_text())["cells"]
     found, made = [], set()
-    for k, (function, controls) in enumerate(calls(["".join(c["source"]) for c in cells if c["cell_type"] == "code"])):
+    for k, (function, controls) in enumerate(
+        calls(["".join(c["source"]) for c in cells if c["cell_type"] == "code"])
+    ):
         names, values = [one["name"] for one in controls], [one["values"] for one in controls]
         states = [dict(zip(names, combination)) for combination in itertools.product(*values)]
         stored = []
@@ -134,32 +176,54 @@ def write(path: Path, folder: Path) -> int:
                 (folder / name).write_bytes(data)
                 made.add(name)
             stored.append([f"_static/widgets/{path.stem}/{name}", alt, said])
-        from PIL import Image
-
         sizes = Image.open(folder / Path(stored[0][0]).name).size
         at = 0  # the last control moves fastest, as in itertools.product
         for one in controls:
             at = at * len(one["values"]) + one["first"]
         height = round(width * sizes[1] / sizes[0])
-        found.append(html(f"widget-{path.stem[:2]}-{k + 1}", controls, stored, stored[at], width, height))
+        found.append(
+            html(f"widget-{path.stem[:2]}-{k + 1}", controls, stored, stored[at], width, height)
+        )
         print(f"{path.stem}: {function.__name__}, {len(states)} positions", flush=True)
     (folder / "widgets.json").write_text(json.dumps(found, ensure_ascii=False))
-    return len(made)
+
+
+def write_pad(folder: Path) -> None:
+    """A page's HTML, where a network that is trained here reads a digit drawn with the mouse."""
+    from mnist_ce.data import mnist
+    from mnist_ce.losses import cross_entropy_loss
+    from mnist_ce.networks import jitter, recipe
+    from mnist_ce.photo import draw_pad
+    from mnist_ce.training import fit
+
+    settings = dict(epochs=5, augment=jitter, device="cpu", progress=False) | recipe("mlp", 10)
+    run = fit(cross_entropy_loss, *mnist(), **settings)
+    share = run.history[-1].accuracy
+    (folder / "pad.html").write_text(draw_pad(run).html)
+    (folder / "accuracy").write_text(f"{share:.1%}")
+
+
+def once(make, source: Path, folder: Path, *inputs) -> None:
+    """make(*inputs, folder), if `source` or this file has changed since it was last made there."""
+    key = hashlib.sha256(source.read_bytes() + Path(__file__).read_bytes()).hexdigest()
+    if (folder / "key").exists() and (folder / "key").read_text() == key:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    make(*inputs, folder)
+    (folder / "key").write_text(key)  # last: an interrupted run begins again
 
 
 def main(folder: Path) -> None:
     """Draw what is not drawn yet."""
     for path in sorted(NBS.glob("[0-9]*.ipynb")):
-        text = path.read_text()
-        if '"interact(' not in text:
-            continue
-        place, key = folder / path.stem, hashlib.sha256(text.encode() + Path(__file__).read_bytes()).hexdigest()
-        if (place / "key").exists() and (place / "key").read_text() == key:
-            continue
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        write(path, place)
-        (place / "key").write_text(key)  # last: an interrupted run begins again
+        if '"interact(' in path.read_text():
+            once(write, path, folder / path.stem, path)
+    photo = NBS.parent / "mnist_ce" / "photo.py"
+    if photo.exists() and "def draw_pad(" in photo.read_text():
+        once(write_pad, photo, folder / "draw")
+    else:
+        print("no page to draw a digit on: this package has no mnist_ce.photo.draw_pad")
 
 
 if __name__ == "__main__":

@@ -55,12 +55,17 @@ if TYPE_CHECKING:
     import torch
     import torch.distributed as dist
 
-    from mnist_ce import data, doctor, ensemble, networks, original, plots, results, scores, training
+    from mnist_ce import (
+        data, doctor, ensemble, networks, original, photo, plots, results, scores, training,
+    )  # fmt: skip
 else:
     torch, dist = _Later("torch"), _Later("torch.distributed")
-    data, doctor, ensemble, networks, original, plots, results, scores, training = (
+    data, doctor, ensemble, networks, original, photo, plots, results, scores, training = (
         _Later(f"mnist_ce.{name}")
-        for name in "data doctor ensemble networks original plots results scores training".split()
+        for name in (
+            "data", "doctor", "ensemble", "networks", "original", "photo", "plots", "results",
+            "scores", "training",
+        )
     )
 
 # %% ../nbs/reference/22_cli.ipynb #536decf9
@@ -990,6 +995,77 @@ def _train(context: Any, loss: Any, kind: str, seed: int, lr: float | None, digi
         if not stopped:
             _say("read it with\n")
             _say(f"from mnist_ce.training import load_run\nrun = load_run({str(file)!r})")
+
+# %% ../nbs/reference/22_cli.ipynb #3c2c9fdb
+def _kept_model(path: Path) -> Any:
+    """The model that photos are asked of: from `path`, or trained once and kept there."""
+    if path.exists():
+        run = training.load_run(path)
+        if run.record.get("versions", {}).get("mnist_ce") == __version__:
+            return run
+        click.echo(f"{path} is of another version of mnist_ce: it is trained anew", err=True)
+    click.echo(f"training a convnet on all ten digits, once; it is kept in {path}", err=True)
+    _make_folder(path.parent)
+    loss = _LOSS.convert("cross_entropy_loss", None, None)
+    settings = dict(networks.recipe("convnet", 10), epochs=1, progress=sys.stderr.isatty())
+    run = training.fit(loss, *data.mnist(), **settings)
+    run.save(path)
+    return run
+
+
+@main.command("predict", epilog=_epilog("""
+    mnist-ce predict photo.png
+    mnist-ce predict *.jpg --model runs/ten.safetensors
+    mnist-ce predict photo.png --output runs/seven
+"""))  # fmt: skip
+@click.argument("photos", nargs=-1, required=True, metavar="PHOTO...", type=click.Path())
+@click.option("--model", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+              show_default="a convnet on all ten digits, trained at first use",
+              help="A file that mnist-ce train wrote.")  # fmt: skip
+@click.option("--output", type=click.Path(), metavar="NAME",
+              help="Write the answers, and of a single photo a picture of what the model saw: "
+              "files NAME with an ending each, or of their own name in a folder.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace files that have that name.")
+@click.option("--json", "as_json", is_flag=True,
+              help="Print the answers as JSON and nothing else.")  # fmt: skip
+@click.option("--quiet", is_flag=True, help="Print a line for each photo, and no picture.")
+def _predict(photos: tuple[str, ...], model: str | None, output: str | None, force: bool,
+             as_json: bool, quiet: bool) -> None:  # fmt: skip
+    """Which digit does each PHOTO show? One digit to a photo, dark on light or light on dark.
+
+    Prints a line for each, and below that of a single photo what the model saw. A photo that cannot
+    be read is told of, the others go on, and the exit code is 1.
+    """
+    kinds = ".json", ".png"
+    answers: list[dict[str, Any]] = []
+    with contextlib.ExitStack() as inside:
+        heed = inside.enter_context(_telling())
+        path = output and inside.enter_context(_place(*_name(output, *kinds), kinds))
+        run = training.load_run(model) if model else _kept_model(Path("runs/predict.safetensors"))
+        for file in photos:
+            try:
+                guess = run.predict_image(file)
+            except (ValueError, OSError) as error:
+                told = getattr(error, "strerror", None)
+                text = f"{file}: {told}" if told else str(error)
+                click.echo(text, err=True)
+                answers.append(dict(photo=file, error=text))
+                continue
+            answers.append(dict(photo=file, digit=guess.digit, probabilities=guess.probabilities))
+            if not as_json:
+                _print(f"{file}: {guess.digit} ({guess.probabilities[guess.digit]:.1%})")
+            if len(photos) == 1:
+                _say(photo.in_blocks(guess.seen))
+        raw = dict(answers=answers, record=results.make_record(dict(model=model or "convnet")))
+        if path:
+            with _results(path, heed, False) as write:
+                write("answers", ".json", results.write_json, raw)
+                if "digit" in answers[0] and len(photos) == 1:
+                    write("picture", ".png", _write_picture, guess.plot())
+        elif as_json:
+            _print_json(raw)
+    if any("error" in answer for answer in answers):
+        raise SystemExit(1)
 
 # %% ../nbs/reference/22_cli.ipynb #0036a2b1
 @main.command("autopsy", epilog=_epilog("""

@@ -458,8 +458,8 @@ def _number(name: str) -> int | None:
     return int(name) if re.fullmatch("0|[1-9][0-9]{0,18}", name) and int(name) < 2**63 else None
 
 
-def _read_picture(path: Path, root: Path) -> Image.Image:
-    """The picture file `path` below `root`, checked, not yet decoded; pillow's own errors."""
+def _read_picture(path: Path, root: Path | None) -> Image.Image:
+    """The picture file `path`, below `root`, checked, not yet decoded; pillow's own errors."""
     with _opened(path, root) as file:
         data = file.read()
     with Image.open(io.BytesIO(data)) as picture:
@@ -590,8 +590,8 @@ def mnist_sample(source: str | Path = "bundle") -> tuple[Digits, Digits]:
     return mnist(source, classes=(7, 3))
 
 # %% ../nbs/reference/00_data.ipynb #fd94ba88
-def _picture(picture: Image.Image) -> np.ndarray:
-    """A PIL picture as grey values, uint8 [28, 28]; one of that size and mode "L" as it is."""
+def _grey(picture: Image.Image, paper: str = "white") -> Image.Image:
+    """A PIL picture in mode "L", upright, what is transparent on `paper`."""
     picture = ImageOps.exif_transpose(picture)  # cameras store a turned picture and how to turn it
     if picture.mode == "F":
         raise ValueError('mode "F" has no fixed white: give its values as a float array, 0 to 1')
@@ -600,8 +600,13 @@ def _picture(picture: Image.Image) -> np.ndarray:
         picture = Image.fromarray((wide / 257).round().clip(0, 255).astype(np.uint8))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    grey = picture.convert("L")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, paper), picture)
+    return picture.convert("L")
+
+
+def _picture(picture: Image.Image) -> np.ndarray:
+    """A PIL picture as grey values, uint8 [28, 28]; one of that size and mode "L" as it is."""
+    grey = _grey(picture)
     if grey.size != (28, 28):
         pixels = np.asarray(grey)
         edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['assert_close', 'Summary', 'summarize', 'Components', 'components', 'crossed', 'Table', 'write_file', 'make_record',
            'plain', 'read_json', 'write_json', 'default_device', 'settings_kept', 'own_settings', 'Runs', 'join_runs',
-           'Run', 'paired']
+           'Guess', 'Run', 'paired']
 
 # %% ../nbs/reference/02_results.ipynb #f0a6a907
 import base64
@@ -40,6 +40,7 @@ from tqdm import tqdm
 
 from . import __version__
 from .data import Digits, _classes_at, image_side, shows
+from .photo import read_digit
 
 # %% ../nbs/reference/02_results.ipynb #364072c1
 def assert_close(actual: Tensor, expected: Tensor, terms: int = 1) -> None:
@@ -1063,6 +1064,40 @@ def join_runs(parts: "Sequence[Runs | Run]") -> Runs:
         first.record,
     )
 
+# %% ../nbs/reference/02_results.ipynb #6d006703
+@dataclass(frozen=True, eq=False, repr=False)
+class Guess:
+    """A model's answer to a picture.
+
+    digit: the most probable class. probabilities: {class: probability}, in the order of the run's
+    classes. seen: float32 [28, 28], what the model saw, ink 1.
+    """
+
+    digit: Any
+    probabilities: dict[Any, float]
+    seen: Tensor
+
+    def __repr__(self) -> str:
+        ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
+        return f"Guess({', '.join(f'{name}: {p:.1%}' for name, p in ranked[:3])})"
+
+    def plot(self) -> Any:
+        """A matplotlib figure of what the model saw, beside bars of the probabilities."""
+        figure = new_figure(6, 2.6, alt=f"what the model saw, and its answer: {self!r}")
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1.6))
+        left.imshow(self.seen, cmap="gray", vmin=0, vmax=1)
+        left.set(xticks=[], yticks=[], title="what the model saw")
+        names = [*map(str, self.probabilities)]
+        colors = ["#0072B2" if name == self.digit else "#BBBBBB" for name in self.probabilities]
+        right.bar(names, [*self.probabilities.values()], color=colors)
+        best = self.probabilities[self.digit]
+        right.set(ylim=(0, 1), ylabel="probability", title=f"{self.digit}, {best:.1%}")
+        return figure
+
+    def _repr_mimebundle_(self, **which: Any) -> Any:
+        data, told = self.plot()._repr_mimebundle_()
+        return data | {"text/plain": repr(self)}, told
+
 # %% ../nbs/reference/02_results.ipynb #db7300b7
 class Run:
     """One trained model: `Runs` of one, read as numbers. `run.accuracy` and the like: [epochs].
@@ -1130,6 +1165,27 @@ class Run:
     def predict_proba(self, x: Any) -> Tensor:
         """The probability of each class, [N, C], in the order of `classes`. x: as `predict`."""
         return self.runs.predict_proba(x)[0]
+
+    def predict_image(self, picture: Any) -> Guess:
+        """The class of the one digit in a photo or scan: a `Guess`, with what the model saw.
+
+        picture: a path, a PIL picture, or an array or tensor [H, W], [H, W, 3] or [H, W, 4], uint8
+        or float 0 to 1; see `mnist_ce.photo.read_digit`, which brings it to MNIST's form. The model
+        knows its own classes alone, and answers with one of them whatever the digit is.
+        Raises ValueError where there is not one digit, or no picture, or the model takes other
+        images than 28 by 28; TypeError, FileNotFoundError.
+        """
+        block = self.runs.models[0]
+        pixels = math.prod(block.shape) if hasattr(block, "shape") else len(self.runs.weights[0])
+        if pixels != 784:
+            raise ValueError(
+                f"predict_image: this model was trained on images of {pixels} pixels, and a photo "
+                "is read as 28 by 28: train on images of that size"
+            )
+        seen = read_digit(picture)
+        p = self.predict_proba(seen.unsqueeze(0))[0].tolist()
+        probabilities = dict(zip(self.classes, p))
+        return Guess(max(probabilities, key=lambda k: probabilities[k]), probabilities, seen.view(28, 28))
 
     def frame(self) -> Any:
         """A pandas DataFrame with a row per epoch."""

@@ -3,6 +3,7 @@
 python tests/browse_site.py SITE AXE [CHROMIUM]: SITE is what `make docs` built, AXE the file
 axe.min.js of axe-core. Prints a line for each check and fails where one finds something.
 """
+
 import functools
 import http.server
 import shutil
@@ -15,14 +16,25 @@ from urllib.parse import unquote, urljoin, urlsplit
 from playwright.sync_api import sync_playwright
 
 SAMPLE = (
-    "index.html", "course.html", "00_frozen_accuracy.html", "03_numbers_run_out.html", "09_all_faults.html",
-    "14_is_it_my_loss.html", "for_teachers.html", "glossary.html", "package.html", "reference/data.html",
-    "api/index.html", "api/results.html", "search.html",
+    "index.html",
+    "course.html",
+    "00_frozen_accuracy.html",
+    "03_numbers_run_out.html",
+    "09_all_faults.html",
+    "14_is_it_my_loss.html",
+    "for_teachers.html",
+    "glossary.html",
+    "package.html",
+    "reference/data.html",
+    "api/index.html",
+    "api/results.html",
+    "search.html",
 )
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
-WIDER = """() => document.documentElement.scrollWidth > innerWidth ? [...document.querySelectorAll('main *')]
+WIDER = """() => document.documentElement.scrollWidth <= innerWidth ? null :
+    [...document.querySelectorAll('main *')]
     .filter(e => e.getBoundingClientRect().right > innerWidth + 1).slice(0, 3)
-    .map(e => e.tagName + '.' + e.className) : null"""
+    .map(e => e.tagName + '.' + e.className)"""
 
 
 class Page(HTMLParser):
@@ -42,13 +54,20 @@ class Page(HTMLParser):
             self.loads.append(given["src"])
         elif tag == "link" and given.get("href") and given.get("rel") != "canonical":
             self.loads.append(given["href"])
-        self.wordless += tag == "img" and "figure" in (given.get("class") or "") and len(given.get("alt") or "") < 20
+        self.wordless += (
+            tag == "img"
+            and "figure" in (given.get("class") or "")
+            and len(given.get("alt") or "") < 20
+        )
 
 
 def broken(site):
-    """Links and files of all pages that lead nowhere or to another host, and figures without words."""
-    pages = {path.relative_to(site).as_posix(): Page(path.read_text()) for path in sorted(site.glob("**/*.html"))
-             if "_static" not in path.parts}  # there lie templates of the theme
+    """Links and files that lead nowhere or to another host, and figures without words."""
+    pages = {
+        path.relative_to(site).as_posix(): Page(path.read_text())
+        for path in sorted(site.glob("**/*.html"))
+        if "_static" not in path.parts
+    }  # there lie templates of the theme
     found = []
     for name, page in pages.items():
         found += [f"{name}: {page.wordless} figures without words"] if page.wordless else []
@@ -73,7 +92,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 class Reader:
-    """A browser that lets no request leave the site, and notes each try, each 404 and each error."""
+    """A browser that lets no request leave the site, and notes each try and each error."""
 
     def __init__(self, chromium, address):
         self.chromium, self.address, self.found = chromium, address, []
@@ -82,7 +101,9 @@ class Reader:
         page = self.chromium.new_page(viewport=dict(width=width, height=800), color_scheme=scheme)
         note = self.found.append
         page.route("**/*", lambda route: self.let(route, name))
-        page.on("console", lambda message: message.type == "error" and note(f"{name}: {message.text}"))
+        page.on(
+            "console", lambda message: message.type == "error" and note(f"{name}: {message.text}")
+        )
         page.on("pageerror", lambda error: note(f"{name}: {error}"))
         page.on("response", lambda r: r.status >= 400 and note(f"{name}: {r.status} {r.url}"))
         page.goto(f"{self.address}/{name}", wait_until="load")
@@ -102,8 +123,11 @@ def accessible(page, axe):
     """What axe-core finds."""
     page.evaluate(axe)
     found = page.evaluate("rules => axe.run({runOnly: rules})", RULES)["violations"]
-    return [f"{one['id']} {node['target']}: {node['any'][0]['message'] if node['any'] else one['help']}"
-            for one in found for node in one["nodes"]]
+    return [
+        f"{one['id']} {node['target']}: {node['any'][0]['message'] if node['any'] else one['help']}"
+        for one in found
+        for node in one["nodes"]
+    ]
 
 
 def moved(page):
@@ -111,34 +135,75 @@ def moved(page):
     found = []
     for widget in page.locator(".widget").all():
         picture, controls = widget.locator("img"), widget.locator("input, select").all()
+        for slider in widget.locator("input[type=range]").all():
+            slider.press("Home")  # where lesson 06 still has numbers
         for control in controls:
-            name, before = control.get_attribute("id"), picture.evaluate("i => [i.src, i.alt]")
-            control.focus()
-            kind = control.evaluate("c => c.type")
-            back = kind == "range" and control.evaluate("c => c.value === c.max")
-            last = kind == "select-one" and control.evaluate("c => c.selectedIndex === c.length - 1")
-            page.keyboard.press("Space" if kind == "checkbox" else "ArrowUp" if last else "ArrowLeft" if back else
-                                "ArrowDown" if kind == "select-one" else "ArrowRight")
+            name, kind = control.get_attribute("id"), control.evaluate("c => c.type")
+            last = kind == "select-one" and control.evaluate("c => c.selectedIndex > 0")
+            keys = {"checkbox": "Space", "range": "ArrowRight"}
+            before = picture.evaluate("i => [i.src, i.alt]")
+            control.press(keys.get(kind, "ArrowUp" if last else "ArrowDown"))
             picture.evaluate("i => i.decode()")
             after = picture.evaluate("i => [i.src, i.alt]")
-            if after[0] == before[0] or after[1] == before[1] or widget.locator(".words").inner_text() != after[1]:
+            read = widget.locator(".words").inner_text()
+            if after[0] == before[0] or after[1] == before[1] or read != after[1]:
                 found.append(f"{name} does not change the picture and its words")
             if control.evaluate("c => getComputedStyle(c).outlineStyle") == "none":
                 found.append(f"{name} does not show its focus")
+            if kind == "range":
+                control.press("Home")
     return found
 
 
+def matched(page):
+    """What lesson 03's picture says otherwise than its controls."""
+    widget = page.locator(".widget").first
+    slider, (dtype, answer) = widget.locator("input"), widget.locator("select").all()
+    for key, format, side in ("Home", "float16", "wrong"), ("End", "float64", "right"):
+        slider.press(key), dtype.select_option(format), answer.select_option(side)
+        gap = "150" if key == "End" else "0"
+        meant = f"Each number on the way, {side} answer, gap {gap}, {format}, "
+        said = widget.locator("img").get_attribute("alt")
+        if not said.startswith(meant) or widget.locator("output").inner_text() != gap:
+            return [f"{said!r} instead of {meant!r}"]
+    return []
+
+
 def tabbed(page):
-    """What goes wrong on the way of the Tab key: a way past the menu comes first, each widget is reached."""
+    """What goes wrong with the Tab key: the menu can be skipped, each control is reached."""
     page.keyboard.press("Tab")
-    first = page.evaluate("() => [document.activeElement.textContent, document.activeElement.getBoundingClientRect().top]")
-    found = [] if "Skip to main content" in first[0] and first[1] >= 0 else [f"the first Tab leads to {first}"]
+    page.wait_for_timeout(1000)  # it slides in
+    first = page.evaluate(
+        "() => { const at = document.activeElement;"
+        " return [at.textContent, at.getBoundingClientRect().top] }"
+    )
+    found = (
+        []
+        if "Skip to main content" in first[0] and first[1] >= 0
+        else [f"the first Tab leads to {first}"]
+    )
     page.keyboard.press("Enter")
-    wanted, reached = {c.get_attribute("id") for c in page.locator(".widget :is(input, select)").all()}, set()
+    wanted, reached = {
+        c.get_attribute("id") for c in page.locator(".widget :is(input, select)").all()
+    }, set()
     for _ in range(200):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("() => document.activeElement.id"))
     return found + [f"Tab does not reach {name}" for name in sorted(wanted - reached)]
+
+
+def drawn(page):
+    """What goes wrong as one draws a stroke: the model in the page answers it."""
+    frame, pad = page.frame_locator("main iframe"), page.locator("main iframe")
+    pad.scroll_into_view_if_needed()
+    box = frame.locator("#pad").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 5
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x, y + 3 * box["height"] / 5, steps=10)
+    page.mouse.up()
+    told = frame.locator("#told").inner_text()
+    return [] if told.startswith("1, ") else [f"a stroke downward is read as {told!r}"]
 
 
 def searched(reader, words):
@@ -153,7 +218,7 @@ def searched(reader, words):
 def main(site, axe, browser):
     """Make every check; the exit code is the number of things found."""
     axe, total = Path(axe).read_text(), 0
-    (names, dead) = broken(site)
+    names, dead = broken(site)
 
     def tell(what, found):
         nonlocal total
@@ -161,20 +226,26 @@ def main(site, axe, browser):
         print("\n  ".join([f"{what}: {len(found) or 'nothing'} wrong", *found[:20]]), flush=True)
 
     tell(f"links, files and words of figures, {len(names)} pages", dead)
-    server = http.server.ThreadingHTTPServer(("localhost", 0), functools.partial(Quiet, directory=site))
+    server = http.server.ThreadingHTTPServer(
+        ("localhost", 0), functools.partial(Quiet, directory=site)
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with sync_playwright() as p:
         chromium = p.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         reader = Reader(chromium, f"http://localhost:{server.server_port}")
-        wide = []
+        wide, drawing = [], [name for name in names if name == "draw.html"]
         for name in names:
             page = reader.open(name, width=380)
             over = page.evaluate(WIDER)
-            wide += [f"{name}: {', '.join(over) or 'wider than the window'}"] if over is not None else []
+            wide += (
+                [f"{name}: {', '.join(over) or 'wider than the window'}"]
+                if over is not None
+                else []
+            )
             page.close()
         tell("pages 380 wide", wide)
         for scheme in "light", "dark":
-            for name in SAMPLE:
+            for name in [*SAMPLE, *drawing]:
                 page = reader.open(name, scheme=scheme)
                 tell(f"axe, {scheme}, {name}", accessible(page, axe))
                 page.close()
@@ -184,6 +255,12 @@ def main(site, axe, browser):
             page = reader.open(name, width=380)
             tell(f"keyboard, {name}", tabbed(page))
             tell(f"widgets, {name}", moved(page))
+            if name.startswith("03"):
+                tell(f"positions of the controls, {name}", matched(page))
+            page.close()
+        for name in drawing:
+            page = reader.open(name)
+            tell("a digit drawn with the mouse", drawn(page))
             page.close()
         titles = searched(reader, "softmax-twice")
         tell("search for softmax-twice", [] if "The package" in titles else [str(titles)])
@@ -204,4 +281,6 @@ if __name__ == "__main__":
     there = next(filter(None, map(shutil.which, browsers)), None)
     if len(sys.argv) < 4 and there is None:
         sys.exit("no Chromium found: install one, or name it: make test-browser CHROMIUM=path")
-    sys.exit(main(Path(sys.argv[1]).resolve(), sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else there))
+    sys.exit(
+        main(Path(sys.argv[1]).resolve(), sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else there)
+    )

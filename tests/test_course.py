@@ -1,4 +1,6 @@
 """The lessons are lessons: of one form, short, with questions, pictures that say what they show, and an end."""
+import ast
+import builtins
 import json
 import re
 import subprocess
@@ -66,6 +68,31 @@ def test_answers_in_code_are_folded(path):
     for cell in cells_of(path, "code"):
         if "".join(cell["source"]).startswith("# Question"):
             assert cell["metadata"].get("jupyter") == {"source_hidden": True}
+
+
+def test_each_cell_of_the_last_lesson_stands_alone_after_the_first():
+    from mnist_ce import all as everything
+
+    first, *others = (ast.parse(code) for code in sources(LESSONS[15], "code"))
+    known = {*everything.__all__, *dir(builtins)} | bound(first)
+    for cell in others:
+        used = {node.id for node in ast.walk(cell) if isinstance(node, ast.Name)}
+        assert used <= known | bound(cell), ast.unparse(cell)[:200]
+
+
+def bound(tree):
+    """The names that code makes: assigned, imported, defined, or a parameter."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.alias):
+            names.add((node.asname or node.name).split(".")[0])
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.ExceptHandler)):
+            names.add(node.name)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+    return names
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)

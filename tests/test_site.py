@@ -1,4 +1,5 @@
-"""The site's pages, as docs/pages.py makes them from the stored notebooks. `make test-browser` reads the built site."""
+"""The site's pages, as docs/pages.py makes them; `make test-browser` reads the built site."""
+
 import json
 import re
 import sys
@@ -23,12 +24,19 @@ PICTURE = dict(
 
 
 def cell(source, outputs=(), kind="code", **metadata):
-    return dict(cell_type=kind, source=source.splitlines(True), outputs=list(outputs), metadata=metadata)
+    return dict(
+        cell_type=kind, source=source.splitlines(True), outputs=list(outputs), metadata=metadata
+    )
 
 
 def page(*cells, widgets=()):
     kept = []
-    text = pages.notebook_page(list(cells), lambda text: text, lambda data: kept.append(data) or f"/{len(kept)}.png", widgets)
+    text = pages.notebook_page(
+        list(cells),
+        lambda text: text,
+        lambda data: kept.append(data) or f"/{len(kept)}.png",
+        widgets,
+    )
     return text, kept
 
 
@@ -42,18 +50,46 @@ def written(tmp_path_factory):
     """All pages, {name: text}."""
     folder = tmp_path_factory.mktemp("site")
     pages.main(folder / "no widgets", folder / "source")
-    return {path.relative_to(folder / "source").as_posix(): path.read_text() for path in (folder / "source").glob("**/*.md")}
+    return {
+        path.relative_to(folder / "source").as_posix(): path.read_text()
+        for path in (folder / "source").glob("**/*.md")
+    }
 
 
 @pytest.mark.parametrize(
     "source, name, text, meant",
     [
-        ("nbs/00_x.ipynb", "00_x.md", "[03](03_numbers_run_out.ipynb)", "[03](03_numbers_run_out.md)"),
-        ("nbs/00_x.ipynb", "00_x.md", "[a](reference/04_losses.ipynb#part)", "[a](reference/losses.md#part)"),
-        ("nbs/reference/00_x.ipynb", "reference/x.md", "[a](../06_loop.ipynb)", "[a](../06_loop.md)"),
-        ("README.md", "index.md", "[a](nbs/glossary.md) [b](SECURITY.md)", "[a](glossary.md) [b](security.md)"),
+        (
+            "nbs/00_x.ipynb",
+            "00_x.md",
+            "[03](03_numbers_run_out.ipynb)",
+            "[03](03_numbers_run_out.md)",
+        ),
+        (
+            "nbs/00_x.ipynb",
+            "00_x.md",
+            "[a](reference/04_losses.ipynb#part)",
+            "[a](reference/losses.md#part)",
+        ),
+        (
+            "nbs/reference/00_x.ipynb",
+            "reference/x.md",
+            "[a](../06_loop.ipynb)",
+            "[a](../06_loop.md)",
+        ),
+        (
+            "README.md",
+            "index.md",
+            "[a](nbs/glossary.md) [b](SECURITY.md)",
+            "[a](glossary.md) [b](security.md)",
+        ),
         ("README.md", "reference/index.md", "[a](nbs/reference/00_data.ipynb)", "[a](data.md)"),
-        ("nbs/00_x.ipynb", "00_x.md", "[a](https://x.y/z.ipynb) [b](#part)", "[a](https://x.y/z.ipynb) [b](#part)"),
+        (
+            "nbs/00_x.ipynb",
+            "00_x.md",
+            "[a](https://x.y/z.ipynb) [b](#part)",
+            "[a](https://x.y/z.ipynb) [b](#part)",
+        ),
         ("nbs/00_x.ipynb", "00_x.md", "`f[0](06_loop.ipynb)`\n```\n[a](06_loop.ipynb)\n```", None),
     ],
 )
@@ -84,8 +120,12 @@ def test_cells_are_hidden_folded_and_cleaned_of_directives():
     assert text.count("one\none") == 1, "a stream in two pieces is one"
     assert '<span id="f"></span><span id="g"></span><span id="g.h"></span>' in text
     figure, question = re.findall(r"(?s)<details class=\"fold\"><summary>(.*?)</details>", text)
-    assert figure.startswith("Code of the figure") and "drawn()" in figure and "{image}" not in figure
-    assert question.startswith("Answer to question 5") and "print(5)" in question and "one" in question
+    assert (
+        figure.startswith("Code of the figure") and "drawn()" in figure and "{image}" not in figure
+    )
+    assert (
+        question.startswith("Answer to question 5") and "print(5)" in question and "one" in question
+    )
     assert text.index("{image}") > text.index("drawn()")
 
 
@@ -103,25 +143,48 @@ def test_code_with_a_fence_in_it_stays_one_block():
 
 
 def test_each_call_of_interact_gets_its_widget():
-    text, _ = page(cell("interact(f, a=1)\ninteract(g)"), cell("interact(h);"), widgets=["<p>1</p>", "<p>2</p>", "<p>3</p>"])
+    text, _ = page(
+        cell("interact(f, a=1)\ninteract(g)"),
+        cell("interact(h);"),
+        widgets=["<p>1</p>", "<p>2</p>", "<p>3</p>"],
+    )
     assert re.findall(r"<p>(\d)</p>|(interact)\((\w)", text) == [
-        ("", "interact", "f"), ("", "interact", "g"), ("1", "", ""), ("2", "", ""), ("", "interact", "h"), ("3", "", "")
+        ("", "interact", "f"),
+        ("", "interact", "g"),
+        ("1", "", ""),
+        ("2", "", ""),
+        ("", "interact", "h"),
+        ("3", "", ""),
     ]
 
 
 def test_the_front_page_has_the_readmes_chart_word_for_word(written, readme):
-    rows = [line for line in pages.sections(readme)["My loss does not train"].splitlines() if line.startswith("|")]
+    rows = [
+        line
+        for line in pages.sections(readme)["My loss does not train"].splitlines()
+        if line.startswith("|")
+    ]
     front = written["index.md"]
     assert len(rows) > 20
     for row in rows:
         assert re.sub(r"\(nbs/(\w+)\.ipynb\)", r"(\1.md)", row) in front
-    assert front.index(rows[0]) < front.index("(course.md)") < front.index("(api/index.md)") < front.index("How it began")
+    assert (
+        front.index(rows[0])
+        < front.index("(course.md)")
+        < front.index("(api/index.md)")
+        < front.index("How it began")
+    )
+    assert "</div>\n\n" in front and "</div>\nA" not in front, "or Markdown takes what follows for HTML"
+    assert rows[5].replace("nbs/", "").replace(".ipynb", ".md") in written["14_is_it_my_loss.md"]
+    assert '<div class="chart">' in written["14_is_it_my_loss.md"]
     assert "[ask the doctor](package.md#is-it-my-loss)" in front
     assert "## Is it my loss?" in written["package.md"]
 
 
 def test_nothing_of_the_readme_is_lost(written, readme):
-    there = "\n".join(written[name] for name in ("index.md", "package.md", "course.md", "reference/index.md"))
+    there = "\n".join(
+        written[name] for name in ("index.md", "package.md", "course.md", "reference/index.md")
+    )
     bare = lambda text: re.sub(r"\]\([^)]*\)", "]", text)
     missing = [line for line in bare(readme).splitlines() if line.lstrip("# ") not in bare(there)]
     assert not missing
@@ -155,5 +218,10 @@ def test_every_notebook_has_a_page_without_directives_and_with_all_its_figures(w
         text = written[pages.page_of(path.relative_to(ROOT).as_posix())]
         assert not re.search(r"(?m)^#\|", text)
         code = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
-        shown = [o for c in code if not c["source"] or "#| hide\n" not in c["source"] for o in c["outputs"]]
+        shown = [
+            o
+            for c in code
+            if not c["source"] or "#| hide\n" not in c["source"]
+            for o in c["outputs"]
+        ]
         assert text.count("```{image}") == sum("image/png" in o.get("data", {}) for o in shown)

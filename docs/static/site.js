@@ -36,3 +36,6 @@ document.querySelectorAll(".bd-links li.has-children > details > summary").forEa
   summary.setAttribute("aria-label", `Pages under ${title}`);
 });
 document.querySelectorAll(".search-button-field").forEach((button) => button.removeAttribute("aria-label"));
+
+// A page that was opened from a file may not read others, so a search there tells titles alone.
+if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
