@@ -537,6 +537,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'mnist_ce.model_checks._parallel': ( 'reference/model_checks.html#_parallel',
                                                                             'mnist_ce/model_checks.py'),
                                        'mnist_ce.model_checks._random': ('reference/model_checks.html#_random', 'mnist_ce/model_checks.py'),
+                                       'mnist_ce.model_checks._stand_in': ( 'reference/model_checks.html#_stand_in',
+                                                                            'mnist_ce/model_checks.py'),
                                        'mnist_ce.model_checks._stirred': ( 'reference/model_checks.html#_stirred',
                                                                            'mnist_ce/model_checks.py'),
                                        'mnist_ce.model_checks._unregistered': ( 'reference/model_checks.html#_unregistered',

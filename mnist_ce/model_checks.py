@@ -166,6 +166,11 @@ def _no_gradient(case: Case) -> Finding | None:
     return Finding("fail", f"{why}: the graph is cut behind them", fix)
 
 
+def _stand_in(tensor: Tensor) -> bool:
+    """Whether it has a shape and no numbers: torch 2.4 calls a model with such to compile it."""
+    return type(tensor).__name__ == "FakeTensor"
+
+
 def _foreign(case: Case) -> list[tuple[str, Tensor]]:
     """Weights that the model uses and does not know: what they belong to, and they."""
     known = {id(p) for p in (*case.model.parameters(), *case.model.buffers())}
@@ -173,12 +178,14 @@ def _foreign(case: Case) -> list[tuple[str, Tensor]]:
     found: dict[int, tuple[str, Tensor]] = {}
     for layer in layers:
         for p in layer.module.parameters():
-            if p.requires_grad and id(p) not in known:
+            if p.requires_grad and id(p) not in known and not _stand_in(p):
                 found[id(p)] = (f"a {type(layer.module).__name__}", p)
     made = {id(t) for call in calls for t in tensors_in(call.out)}
     for call in calls:
         for t in tensors_in((call.args, call.kwargs)):
-            if t.requires_grad and t.is_leaf and id(t) not in known | made | set(found):
+            if not (t.requires_grad and t.is_leaf) or _stand_in(t):
+                continue
+            if id(t) not in known | made | set(found):
                 found[id(t)] = (f"a tensor {list(t.shape)}", t)
     return list(found.values())
 

@@ -863,6 +863,7 @@ def test_the_rate_that_was_asked_for_is_recorded(few):
 
 
 def test_a_live_curve_is_drawn_after_each_epoch_where_there_is_a_notebook(few, monkeypatch):
+    pytest.importorskip("IPython", reason="Jupyter is a development tool")
     with pytest.raises(ValueError, match=r"elsewhere write run.plot\(\) afterwards"):
         fit(cross_entropy_loss, *few, plot=True)
     drawn = []
