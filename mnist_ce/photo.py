@@ -202,7 +202,7 @@ def _joined(first: dict[str, Any], rest: list[dict[str, Any]]) -> tuple[list[Any
     parts, others = [first], [shape for shape in rest if shape["ink"] > 0.01 * first["ink"]]
     large = [shape for shape in others if shape["ink"] > 0.15 * first["ink"]]
     whole = max(_box([first, *large]))
-    reach = (0.06 if len(large) > 2 else 0.05) * whole  # many pieces: a stroke that broke
+    reach = max(2.3, (0.06 if len(large) > 2 else 0.05) * whole)  # of many pieces: it broke
     changed = True
     while changed:
         changed = False
