@@ -107,15 +107,19 @@ def _reduced(values: np.ndarray, side: int) -> np.ndarray:
     return _resized(values, round(w * scale), round(h * scale), Image.Resampling.BOX)
 
 
-def _ink_is_dark(grey: np.ndarray) -> bool:
-    """Whether what stands out from the picture is darker than what it stands out from."""
+def _darkness(grey: np.ndarray) -> list[bool]:
+    """Whether the ink is darker than the paper: one answer, or two to try where it is doubtful.
+
+    What lies beyond the edge of the picture is taken for more of the same, and for its mirror image:
+    the two differ where a table or a dark corner lies at the edge.
+    """
     from scipy import ndimage  # slow to import
 
-    small = _reduced(grey, 48)
-    around = ndimage.median_filter(small, max(3, int(0.6 * max(small.shape)) | 1), mode="nearest")
-    far = (small - around) ** 3
-    h, w = (-(-n // 8) for n in far.shape)  # what lies at the edge may be a table
-    return bool(far.sum() + 9 * far[h:-h, w:-w].sum() <= 0)
+    small, answers = _reduced(grey, 48), []
+    for mode in "reflect", "nearest":
+        around = ndimage.median_filter(small, max(3, int(0.6 * max(small.shape)) | 1), mode=mode)
+        answers.append(bool(((small - around) ** 3).sum() <= 0))
+    return list(dict.fromkeys(answers))
 
 
 def _ink(grey: np.ndarray) -> np.ndarray:
@@ -198,14 +202,14 @@ def _joined(first: dict[str, Any], rest: list[dict[str, Any]]) -> tuple[list[Any
     parts, others = [first], [shape for shape in rest if shape["ink"] > 0.01 * first["ink"]]
     large = [shape for shape in others if shape["ink"] > 0.15 * first["ink"]]
     whole = max(_box([first, *large]))
-    reach = (0.06 if len(large) > 2 else 0.05) * whole  # many pieces: a stroke that broke
+    reach = max(2.3, (0.06 if len(large) > 2 else 0.05) * whole)  # of many pieces: it broke
     changed = True
     while changed:
         changed = False
         away = ndimage.distance_transform_edt(~np.logical_or.reduce([p["mask"] for p in parts]))
         frame = tuple(slice(*_span(parts, axis)) for axis in (0, 1))
         for shape in [*others]:
-            small = 0.02 < shape["ink"] / first["ink"] < 0.4
+            small = 0.02 < shape["ink"] / first["ink"] < 0.5
             gap = float(away[shape["mask"]].min())
             within = shape["mask"][frame].sum() > 0.6 * shape["mask"].sum()
             h, w = _box([*parts, shape])
@@ -225,22 +229,25 @@ def _at_the_edge(shape: dict[str, Any], size: tuple[int, ...]) -> bool:
     return sides > 3 or max(abs(m - 0.5) for m in middle) > 0.2
 
 
-def _digit(ink: np.ndarray) -> tuple[np.ndarray, float]:
-    """The mask of the digit, and the width of its stroke in pixels. ValueError for none, or two."""
+def _digit(ink: np.ndarray, clear: float) -> tuple[np.ndarray, float]:
+    """The mask of the digit, and the width of its stroke in pixels. ValueError for none, or two.
+
+    clear: how many standard deviations ink must stand out by. Noise reaches 1.9.
+    """
     threshold = _split(ink)
     mask = ink > threshold
     if threshold < 0.06 or not mask.any():
         raise ValueError(_BLANK)
-    spread = ink[mask].std() + ink[~mask].std()
-    if ink[mask].mean() - ink[~mask].mean() < 2.2 * spread:  # noise reaches 1.9
-        raise ValueError("no shape stands out from the noise: write darker, or come nearer")
     shapes = _shapes(mask, ink)
     inner = [shape for shape in shapes if shape["inside"]]
     if inner and inner[0]["ink"] > 0.02 * shapes[0]["ink"] and _at_the_edge(shapes[0], ink.shape):
         shapes = inner
     if not shapes[0]["inside"] and _at_the_edge(shapes[0], ink.shape):
         raise ValueError("what stands out lies at the edge: leave paper all around the digit")
-    first = shapes[0]
+    first, paper = shapes[0], ink[~mask]
+    ours = ink[first["mask"]]
+    if ours.mean() - paper.mean() < clear * (ours.std() + paper.std()):
+        raise ValueError("no shape stands out from the noise: write darker, or come nearer")
     parts, others = _joined(first, shapes[1:])
     total = sum(shape["ink"] for shape in [*parts, *others])
     if others:
@@ -283,6 +290,18 @@ def _fitted(ink: np.ndarray, mask: np.ndarray, stroke: float) -> np.ndarray:
     return canvas[28:56, 28:56]
 
 # %% ../nbs/reference/01_photo.ipynb #bac89bff
+def _in_form(dark: np.ndarray, clear: float) -> np.ndarray:
+    """The digit in grey values, dark on light, as MNIST has it: float32 [28, 28]."""
+    from scipy.ndimage import gaussian_filter
+
+    if max(dark.shape) > 64:
+        dark = gaussian_filter(dark, max(dark.shape) / 400)
+    ink = _ink(dark)
+    unruled = np.clip(ink - _lines(ink), 0, 1)
+    ink = unruled if unruled.max() > 0.5 * ink.max() else ink
+    return _fitted(ink, *_digit(ink, clear))
+
+# %% ../nbs/reference/01_photo.ipynb #86d8b3ee
 def read_digit(picture: Any) -> Tensor:
     """The one digit in a photo or scan, in MNIST's form: float32 [784], ink 1 on paper 0.
 
@@ -296,29 +315,27 @@ def read_digit(picture: Any) -> Tensor:
         grey = _load(picture)
         if float(np.ptp(grey)) < 0.05:
             raise ValueError(_BLANK)
-        dark = grey if _ink_is_dark(grey) else 1 - grey
-        if max(dark.shape) > 64:
-            from scipy.ndimage import gaussian_filter
-
-            dark = gaussian_filter(dark, max(dark.shape) / 400)
-        ink = _ink(dark)
-        unruled = np.clip(ink - _lines(ink), 0, 1)
-        ink = unruled if unruled.max() > 0.5 * ink.max() else ink
-        return torch.from_numpy(_fitted(ink, *_digit(ink))).flatten()
+        faults = []
+        for dark, clear in zip(_darkness(grey), (2, 3)):
+            try:
+                return torch.from_numpy(_in_form(grey if dark else 1 - grey, clear)).flatten()
+            except ValueError as fault:
+                faults.append(fault)
+        raise faults[0]
     except (ValueError, TypeError) as error:
         text = str(error)
         told = text if text.startswith(name) else f"{name} {text}" if text.startswith(
             ("has ", "is ", "must ", "goes ", "holds ", "takes ")) else f"{name}: {text}"
         raise type(error)(told) from None
 
-# %% ../nbs/reference/01_photo.ipynb #b3652f60
+# %% ../nbs/reference/01_photo.ipynb #b9135df4
 def in_blocks(seen: Tensor) -> str:
     """Ink [28, 28] as 14 lines of 28 characters: two pixels each, one above the other."""
     rows = (seen.view(28, 28) > 0.4).int()
     pairs = (rows[::2] + 2 * rows[1::2]).tolist()
     return "\n".join("".join(" ▀▄█"[pair] for pair in line) for line in pairs)
 
-# %% ../nbs/reference/01_photo.ipynb #63391e01
+# %% ../nbs/reference/01_photo.ipynb #a410de35
 _SCRIPT = """
 // Ink (0 to 1, row after row, side by side pixels) in MNIST's form: 784 numbers, or null for none.
 function toMnist(ink, side) {
