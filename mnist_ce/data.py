@@ -167,7 +167,7 @@ class Digits:
     def __repr__(self) -> str:
         classes = str(self.classes)
         if len(classes) > 40:
-            classes = f"({str(self.classes[0])[:20]!r}, … {len(self.classes)} in all)"
+            classes = f"({self.classes[0]!s:.20}, … {len(self.classes)} in all)"
         return f"Digits({len(self)} images, classes {classes}, {self.x.device})"
 
     @shows

@@ -833,7 +833,8 @@ def test_images_in_a_line_are_80_columns_wide_and_need_no_matplotlib(monkeypatch
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     names = tuple(f"a class of quite some length {k}" for k in range(30))
     digits = Digits(torch.zeros(1, 64), torch.zeros(1, 1).long(), names)
-    assert repr(digits) == "Digits(1 images, classes ('a class of quite som', … 30 in all), cpu)"
+    assert repr(digits) == "Digits(1 images, classes (a class of quite som, … 30 in all), cpu)"
+    assert repr(Digits(digits.x, digits.y, tuple(range(20)))) == "Digits(1 images, classes (0, … 20 in all), cpu)"
     assert repr(Digits(digits.x, digits.y, tuple(range(10)))) == f"Digits(1 images, classes {(*range(10),)}, cpu)"
     assert digits._repr_html_().startswith("<img")
     half = Digits.__new__(Digits)

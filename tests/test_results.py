@@ -13,6 +13,7 @@ import sys
 import time
 from collections import namedtuple
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 
 import matplotlib
 import matplotlib.colors
@@ -458,8 +459,9 @@ def test_mistakes_come_surest_first_with_answer_class_and_probability():
 
     turned = Digits(data.x, 1 - data.y, (3, 7))  # the same images, their classes told in another order
     assert sure(logits).show_mistakes(turned).alt == figure.alt
-    words = Digits(data.x, torch.zeros(6, 1).long(), ("$8^",))
-    assert sure([[0, 9.0]] * 6, ("$8^", "eight")).show_mistakes(words, 1).axes[0].get_title().startswith("eight? it is a $8^")
+    words = Digits(data.x, torch.zeros(6, 1).long(), ("$8^$",))
+    (axis,) = sure([[0, 9.0]] * 6, ("$8^$", "eight")).show_mistakes(words, 1).axes
+    assert axis.get_title().startswith("eight? it is a $8^$") and not axis.title.get_parse_math(), "it is no formula"
     words.__dict__["classes"] = (8,)
     assert sure([[0, 1.0]] * 6, (8, 3)).show_mistakes(words, 1).axes[0].get_title() == "3? it is an 8\n73.1%"
 
@@ -688,12 +690,9 @@ class Shown:
 def notebook(monkeypatch):
     IPython = pytest.importorskip("IPython", reason="IPython is a development tool")
     shown = Shown()
-    monkeypatch.setattr(IPython, "get_ipython", lambda: named_kernel)
+    monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=None))
     monkeypatch.setattr("IPython.display.display", shown.display)
     return shown
-
-
-named_kernel = type("Shell", (), dict(kernel=None))()
 
 
 def test_a_bar_of_a_notebook_ends_as_one_line(notebook, capsys):
@@ -718,8 +717,12 @@ def test_a_bar_that_is_stopped_says_how_far_it_came_and_one_that_is_off_nothing(
     assert notebook.told == [] and capsys.readouterr() == ("", "")
 
 
-def test_a_bar_of_a_terminal_is_that_of_tqdm(monkeypatch, capsys):
-    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+@pytest.mark.parametrize("ipython", [True, False])
+def test_a_bar_of_a_terminal_is_that_of_tqdm(monkeypatch, capsys, ipython):
+    if ipython:  # its shell in a terminal has no kernel
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=object))
+    else:
+        monkeypatch.delitem(sys.modules, "IPython", raising=False)
     with progress_bar(total=1, unit="model") as bar:
         bar.update()
     assert "100%|" in capsys.readouterr().err and type(bar).__module__.startswith("tqdm")
