@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from mnist_ce import cli
+from mnist_ce import cli, data
 from mnist_ce.data import Digits, mnist
 from mnist_ce.results import Run
 
@@ -42,7 +42,7 @@ def visitor(tmp_path, monkeypatch):
     """A folder with a loss of the visitor's own, and a command line that reads every twentieth image."""
     (tmp_path / "my_losses.py").write_text(MY_LOSSES)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "mnist", lambda data, digits: tuple(part[::20] for part in mnist(data, digits)))
+    monkeypatch.setattr(data, "mnist", lambda source, digits: tuple(part[::20] for part in mnist(source, digits)))
     monkeypatch.delitem(sys.modules, "my_losses", raising=False)
 
 
