@@ -128,8 +128,8 @@ class _Function(click.ParamType):
         self.known, self.function = known, function
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        if not isinstance(value, str):
-            return value
+        if not isinstance(value, str) or ctx is not None and ctx.resilient_parsing:
+            return value  # found already, or only completed
         name = f"mnist_ce.losses:{value}" if value in self.known else value
         if self.known and not re.search("[.:]", name):
             near = get_close_matches(value, self.known, 1, 0.5)

@@ -493,6 +493,8 @@ def test_the_program_alone_shows_its_help():
 
 def test_help_needs_no_torch_and_any_encoding_will_do():
     code = "import sys, click, mnist_ce.cli as cli; cli.main([], standalone_mode=False); "
+    code += "from click.shell_completion import ShellComplete; "
+    code += "ShellComplete(cli.main, {}, 'mnist-ce', '_X').get_completions(['train', '--loss'], ''); "
     code += "click.echo('\u00b1\u2717'); print(sorted({'torch', 'numpy'} & set(sys.modules)))"
     environment = dict(os.environ, PYTHONIOENCODING="latin-1")
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, encoding="latin-1")
