@@ -244,10 +244,10 @@ def main(site, axe, browser):
             )
             page.close()
         tell("pages 380 wide", wide)
-        for scheme in "light", "dark":
+        for scheme, width in ("light", 1200), ("light", 380), ("dark", 1200):
             for name in [*SAMPLE, *drawing]:
-                page = reader.open(name, scheme=scheme)
-                tell(f"axe, {scheme}, {name}", accessible(page, axe))
+                page = reader.open(name, width, scheme)
+                tell(f"axe, {scheme}, {width} wide, {name}", accessible(page, axe))
                 page.close()
         moving = [name for name in names if 'class="widget"' in (site / name).read_text()]
         tell("lessons with widgets", [] if len(moving) == 4 else moving)

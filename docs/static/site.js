@@ -39,3 +39,11 @@ document.querySelectorAll(".search-button-field").forEach((button) => button.rem
 
 // A page that was opened from a file may not read others, so a search there tells titles alone.
 if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+
+// A formula that is wider than a phone scrolls by keyboard, too.
+window.addEventListener("load", async () => {
+  await window.MathJax?.startup?.promise;
+  document.querySelectorAll('div.math, mjx-container[display="true"]').forEach((formula) => {
+    if (formula.scrollWidth > formula.clientWidth) formula.tabIndex = 0;
+  });
+});
