@@ -71,6 +71,7 @@ def with_links(text: str, source: str, page: str, files: set[str]) -> str:
             files.add(there := path)
         return f"]({relpath(there, PurePosixPath(page).parent)}{anchor})"
 
+    text = re.sub(r"(?m)^\[!\[Open in .*\n\n?", "", text)  # badges, whose pictures other hosts have
     return outside_code(r"\]\(([^()#\s]*)(#[^()\s]*)?\)", rewritten, text)
 
 
@@ -179,18 +180,15 @@ def notebook_page(cells: list[dict], link, keep, widgets=()) -> str:
             parts.append(link(source))
             continue
         source, words = without_directives(source)
-        if "hide" in words:
+        if "hide" in words or cell.get("id") == "fetch-the-course":  # for Colab alone
             continue
         code = [block(source, "python")] if source and "hide_input" not in words else []
         outputs = shown(cell["outputs"], link, keep)
         if words & {"export", "exporti"}:
             names = [name for name in defined(source) if name not in taken]
             taken.update(names)
-            (
+            if names:
                 parts.append(raw("".join(f'<span id="{name}"></span>' for name in names)))
-                if names
-                else None
-            )
         if question := re.match(r"# Question (\d)", source):
             parts.append(folded(f"Answer to question {question[1]}, in code", *code, *outputs))
         elif code and cell["metadata"].get("jupyter", {}).get("source_hidden"):

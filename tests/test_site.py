@@ -225,3 +225,10 @@ def test_every_notebook_has_a_page_without_directives_and_with_all_its_figures(w
             for o in c["outputs"]
         ]
         assert text.count("```{image}") == sum("image/png" in o.get("data", {}) for o in shown)
+
+
+def test_what_opens_a_lesson_elsewhere_is_left_out():
+    lesson = "# A\n\n[![Open in Colab](https://a.example/b.svg)](https://c.example)\n\nText"
+    args = "nbs/00_frozen_accuracy.ipynb", "00_frozen_accuracy.md", set()
+    assert pages.with_links(lesson, *args) == "# A\n\nText"
+    assert page(cell("!git clone x") | dict(id="fetch-the-course"))[0].strip() == ""
