@@ -257,13 +257,14 @@ def _digit(ink: np.ndarray, clear: float) -> tuple[np.ndarray, float]:
             f"{others[0]['ink'] / total:.0%} of the ink: crop it to one digit"
         )
     if first["stroke"] > 0.38 * max(_box(parts)):
-        raise ValueError("one solid shape and no stroke: crop it to one digit")
+        raise ValueError(_SOLID)
     found = np.logical_or.reduce([shape["mask"] for shape in parts])
     if found.mean() > 0.5:
         raise ValueError("what stands out fills the frame: leave paper all around the digit")
     return found, first["stroke"]
 
 
+_SOLID = "one solid shape and no stroke: crop it to one digit"
 _BLANK = "the page is blank: write darker, or come nearer"
 
 # %% ../nbs/reference/01_photo.ipynb #dfcbae03
@@ -292,14 +293,20 @@ def _fitted(ink: np.ndarray, mask: np.ndarray, stroke: float) -> np.ndarray:
 # %% ../nbs/reference/01_photo.ipynb #bac89bff
 def _in_form(dark: np.ndarray, clear: float) -> np.ndarray:
     """The digit in grey values, dark on light, as MNIST has it: float32 [28, 28]."""
-    from scipy.ndimage import gaussian_filter
+    from scipy.ndimage import binary_fill_holes, gaussian_filter
 
     if max(dark.shape) > 64:
         dark = gaussian_filter(dark, max(dark.shape) / 400)
     ink = _ink(dark)
     unruled = np.clip(ink - _lines(ink), 0, 1)
     ink = unruled if unruled.max() > 0.5 * ink.max() else ink
-    return _fitted(ink, *_digit(ink, clear))
+    mask, stroke = _digit(ink, clear)
+    holes = binary_fill_holes(mask) & ~mask
+    if holes.any():  # of a solid shape only the rim is ink, and what it encloses is as dark
+        rim, paper = np.median(dark[mask]), np.median(dark[mask] / (1.001 - ink[mask]))
+        if np.median(dark[holes]) - rim < 0.3 * (paper - rim) and holes.sum() > 0.3 * mask.sum():
+            raise ValueError(_SOLID)
+    return _fitted(ink, mask, stroke)
 
 # %% ../nbs/reference/01_photo.ipynb #86d8b3ee
 def read_digit(picture: Any) -> Tensor:
