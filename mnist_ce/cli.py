@@ -678,7 +678,8 @@ def _predict(photos: tuple[str, ...], model: Path | None, as_json: bool, quiet: 
         _make_folder(output.parent)
     with _telling():
         run = load_run(model) if model else _kept_model(Path("runs") / "predict.safetensors")
-        told, failed = [], 0
+        told: list[dict[str, Any]] = []
+        failed = 0
         for photo in photos:
             try:
                 guess = run.predict_image(photo)

@@ -27,7 +27,7 @@ def _of_array(values: Any) -> Image.Image:
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fu":
         raise TypeError(
-            f"takes a path, a PIL picture, or an array of uint8 or of floats 0 to 1, "
+            "takes a path, a PIL picture, or an array of uint8 or of floats 0 to 1, "
             f"got {_kind(values)}"
         )
     if array.dtype.kind == "u" and array.dtype != np.uint8:
@@ -65,7 +65,7 @@ def _grey_values(picture: Image.Image) -> np.ndarray:
         picture = Image.fromarray(scaled)
         picture.getexif().update(exif)
     grey = _grey(picture)
-    if picture.has_transparency_data and grey.getextrema()[0] > 200:  # light ink: on black
+    if picture.has_transparency_data and np.asarray(grey).min() > 200:  # light ink: on black
         grey = _grey(picture, "black")
     if max(grey.size) > _SIDE:
         grey.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
@@ -133,7 +133,7 @@ def _ink(grey: np.ndarray) -> np.ndarray:
     padded = np.pad(small, width, mode="edge")
     paper = ndimage.gaussian_filter(ndimage.grey_closing(padded, (width, width)), width / 8)
     paper = paper[width:-width, width:-width]
-    paper = _resized(paper, *grey.shape[::-1], Image.Resampling.BILINEAR)
+    paper = _resized(paper, grey.shape[1], grey.shape[0], Image.Resampling.BILINEAR)
     return np.clip(1 - grey / np.maximum(paper, 0.02), 0, 1)
 
 
