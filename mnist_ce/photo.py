@@ -37,7 +37,8 @@ def _of_array(values: Any) -> Image.Image:
     if not array.size:
         raise ValueError(f"has no pixels: {list(array.shape)}")
     if array.shape[0] * array.shape[1] > _MOST_PIXELS:
-        raise ValueError(f"has {array.shape[0] * array.shape[1]} pixels, {_MOST_PIXELS} are the most")
+        count = array.shape[0] * array.shape[1]
+        raise ValueError(f"has {count} pixels, {_MOST_PIXELS} are the most")
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
             raise ValueError("holds NaN or infinite values")
@@ -110,8 +111,8 @@ def _reduced(values: np.ndarray, side: int) -> np.ndarray:
 def _darkness(grey: np.ndarray) -> list[bool]:
     """Whether the ink is darker than the paper: one answer, or two to try where it is doubtful.
 
-    What lies beyond the edge of the picture is taken for more of the same, and for its mirror image:
-    the two differ where a table or a dark corner lies at the edge.
+    What lies beyond the edge of the picture is taken for its mirror image, then for more of the
+    same: the two differ where a table or a dark corner lies at the edge.
     """
     from scipy import ndimage  # slow to import
 
@@ -123,7 +124,7 @@ def _darkness(grey: np.ndarray) -> list[bool]:
 
 
 def _ink(grey: np.ndarray) -> np.ndarray:
-    """How much of the paper's light each pixel lacks, float32 [H, W], 0 to 1. grey: dark on light."""
+    """How much of the paper's light each pixel of `grey`, dark on light, lacks: [H, W], 0 to 1."""
     from scipy import ndimage
 
     small, side = _reduced(grey, 128), max(grey.shape)
@@ -221,7 +222,7 @@ def _joined(first: dict[str, Any], rest: list[dict[str, Any]]) -> tuple[list[Any
 
 
 def _at_the_edge(shape: dict[str, Any], size: tuple[int, ...]) -> bool:
-    """Whether a shape that touches the picture's edge is no digit: off the middle, or all around."""
+    """Whether a shape at the picture's edge is no digit: off the middle, or all around."""
     sides = sum(
         (box.start == 0) + (box.stop == n) for box, n in zip(shape["box"], size)
     )
@@ -404,7 +405,8 @@ meter { width: 120px } p { margin: 4px 0; max-width: 280px }
 <p><small>Draw with the mouse, a finger or a pen. With the keyboard: the arrows draw, Shift and an
 arrow moves without drawing, Escape clears.</small></p></div>
 <div><p id="told" role="status">Draw a digit.</p><canvas id="seen" width="28" height="28" role="img"
- aria-label="What the model sees"></canvas><table id="bars" aria-label="Probabilities"></table></div>
+ aria-label="What the model sees"></canvas><table id="bars" aria-label="Probabilities"></table>
+</div>
 <script>
 const CLASSES = __CLASSES__;
 const LAYERS = __LAYERS__.map((l) => ({ weights: floats(l.weights), bias: floats(l.bias) }));
@@ -425,13 +427,19 @@ function line(to) {
 }
 function look() {
   const pixels = pen.getImageData(0, 0, 280, 280).data;
-  const seen = toMnist(Float32Array.from({ length: 78400 }, (_, k) => pixels[4 * k + 3] / 255), 280);
+  const ink = Float32Array.from({ length: 78400 }, (_, k) => pixels[4 * k + 3] / 255);
+  const seen = toMnist(ink, 280);
   const p = seen && answer(seen, LAYERS), best = p && p.indexOf(Math.max(...p));
   const percent = (v) => (100 * v).toFixed(1) + "%";
   find("told").textContent = p ? `${CLASSES[best]}, ${percent(p[best])}` : "Draw a digit.";
-  meters.forEach((m, k) => { m.meter.value = p ? p[k] : 0; m.cell.textContent = p ? percent(p[k]) : ""; });
+  meters.forEach((m, k) => {
+    m.meter.value = p ? p[k] : 0; m.cell.textContent = p ? percent(p[k]) : "";
+  });
   const image = new ImageData(28, 28);
-  for (let k = 0; k < 784; k++) image.data.set([...Array(3).fill(seen ? 255 * seen[k] : 0), 255], 4 * k);
+  for (let k = 0; k < 784; k++) {
+    const grey = seen ? 255 * seen[k] : 0;
+    image.data.set([grey, grey, grey, 255], 4 * k);
+  }
   find("seen").getContext("2d").putImageData(image, 0, 0);
 }
 function clear() { pen.clearRect(0, 0, 280, 280); at = { x: 140, y: 140 }; look(); }
@@ -491,13 +499,14 @@ def draw_pad(run: Any) -> _Pad:
     """A pad to draw a digit on, with the answers of `run`'s model: Jupyter shows it.
 
     run: a `Run` of a linear model or an mlp on images of 28 by 28. The result's `.html` is a frame
-    for any page, its `.page` a page of its own; both hold the weights, and ask nothing of a network.
+    for any page, its `.page` a page of its own; both hold the weights, and need no network.
     Raises ValueError for another model.
     """
     layers = [(w.detach().cpu().float(), b.detach().cpu().float()) for w, b in _layers(run)]
     if len(layers[0][0]) != 784:
         raise ValueError(
-            f"draw_pad: this model was trained on images of {len(layers[0][0])} pixels, not 28 by 28"
+            f"draw_pad: this model was trained on images of {len(layers[0][0])} pixels: train one on "
+            "images of 28 by 28"
         )
     weights, bias = layers[-1]
     if len(bias) == 1 and len(run.classes) == 2:  # one score, for label 1; label 0 has 0
