@@ -505,8 +505,8 @@ def draw_pad(run: Any) -> _Pad:
     layers = [(w.detach().cpu().float(), b.detach().cpu().float()) for w, b in _layers(run)]
     if len(layers[0][0]) != 784:
         raise ValueError(
-            f"draw_pad: this model was trained on images of {len(layers[0][0])} pixels: train one on "
-            "images of 28 by 28"
+            f"draw_pad: this model was trained on images of {len(layers[0][0])} pixels: train one "
+            "on images of 28 by 28"
         )
     weights, bias = layers[-1]
     if len(bias) == 1 and len(run.classes) == 2:  # one score, for label 1; label 0 has 0
