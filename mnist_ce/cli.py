@@ -678,8 +678,7 @@ def _predict(photos: tuple[str, ...], model: Path | None, as_json: bool, quiet: 
         _make_folder(output.parent)
     with _telling():
         run = load_run(model) if model else _kept_model(Path("runs") / "predict.safetensors")
-        told: list[dict[str, Any]] = []
-        failed = 0
+        told, failed = [], 0
         for photo in photos:
             try:
                 guess = run.predict_image(photo)
