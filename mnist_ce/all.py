@@ -8,8 +8,8 @@ __all__ = ['torch', 'F', 'nn', 'Digits', 'mnist', 'mnist_sample', 'examine', 'co
            'softmax_loss', 'accuracy', 'binary_accuracy', 'confusion_matrix', 'evaluate', 'expected_calibration_error',
            'init_params', 'linear1', 'convnet', 'jitter', 'mlp', 'one_cycle', 'recipe', 'EXPERIMENTS', 'factorial',
            'reproduce', 'plot_curves', 'plot_sweep', 'Run', 'Runs', 'Summary', 'components', 'crossed', 'join_runs',
-           'paired', 'summarize', 'write_json', 'Loss', 'as_loss', 'NonFiniteLoss', 'fit', 'load_run', 'load_runs',
-           'examine_script', 'watch']
+           'paired', 'summarize', 'write_json', 'Loss', 'as_loss', 'NonFiniteLoss', 'fit', 'draw_pad', 'read_digit',
+           'load_run', 'load_runs', 'examine_script', 'watch']
 
 # %% ../nbs/reference/23_all.ipynb #f357f849
 import torch
@@ -38,6 +38,7 @@ from mnist_ce.metrics import (
 from .model import init_params, linear1
 from .networks import convnet, jitter, mlp, one_cycle, recipe
 from .original import EXPERIMENTS, factorial, reproduce
+from .photo import draw_pad, read_digit
 from .plots import plot_curves, plot_sweep
 from mnist_ce.results import (
     Run,
@@ -62,5 +63,6 @@ _all_ = [
     "linear1", "convnet", "jitter", "mlp", "one_cycle", "recipe", "EXPERIMENTS", "factorial",
     "reproduce", "plot_curves", "plot_sweep", "Run", "Runs", "Summary", "components", "crossed",
     "join_runs", "paired", "summarize", "write_json", "Loss", "as_loss", "NonFiniteLoss", "fit",
+    "draw_pad", "read_digit",
     "load_run", "load_runs", "examine_script", "watch",
 ]  # fmt: skip

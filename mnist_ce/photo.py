@@ -27,7 +27,7 @@ def _of_array(values: Any) -> Image.Image:
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fu":
         raise TypeError(
-            f"takes a path, a PIL picture, or an array of uint8 or of floats 0 to 1, "
+            "takes a path, a PIL picture, or an array of uint8 or of floats 0 to 1, "
             f"got {_kind(values)}"
         )
     if array.dtype.kind == "u" and array.dtype != np.uint8:
@@ -37,7 +37,8 @@ def _of_array(values: Any) -> Image.Image:
     if not array.size:
         raise ValueError(f"has no pixels: {list(array.shape)}")
     if array.shape[0] * array.shape[1] > _MOST_PIXELS:
-        raise ValueError(f"has {array.shape[0] * array.shape[1]} pixels, {_MOST_PIXELS} are the most")
+        count = array.shape[0] * array.shape[1]
+        raise ValueError(f"has {count} pixels, {_MOST_PIXELS} are the most")
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
             raise ValueError("holds NaN or infinite values")
@@ -65,7 +66,7 @@ def _grey_values(picture: Image.Image) -> np.ndarray:
         picture = Image.fromarray(scaled)
         picture.getexif().update(exif)
     grey = _grey(picture)
-    if picture.has_transparency_data and grey.getextrema()[0] > 200:  # light ink: on black
+    if picture.has_transparency_data and np.asarray(grey).min() > 200:  # light ink: on black
         grey = _grey(picture, "black")
     if max(grey.size) > _SIDE:
         grey.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
@@ -110,8 +111,8 @@ def _reduced(values: np.ndarray, side: int) -> np.ndarray:
 def _darkness(grey: np.ndarray) -> list[bool]:
     """Whether the ink is darker than the paper: one answer, or two to try where it is doubtful.
 
-    What lies beyond the edge of the picture is taken for more of the same, and for its mirror image:
-    the two differ where a table or a dark corner lies at the edge.
+    What lies beyond the edge of the picture is taken for its mirror image, then for more of the
+    same: the two differ where a table or a dark corner lies at the edge.
     """
     from scipy import ndimage  # slow to import
 
@@ -123,7 +124,7 @@ def _darkness(grey: np.ndarray) -> list[bool]:
 
 
 def _ink(grey: np.ndarray) -> np.ndarray:
-    """How much of the paper's light each pixel lacks, float32 [H, W], 0 to 1. grey: dark on light."""
+    """How much of the paper's light each pixel of `grey`, dark on light, lacks: [H, W], 0 to 1."""
     from scipy import ndimage
 
     small, side = _reduced(grey, 128), max(grey.shape)
@@ -133,7 +134,7 @@ def _ink(grey: np.ndarray) -> np.ndarray:
     padded = np.pad(small, width, mode="edge")
     paper = ndimage.gaussian_filter(ndimage.grey_closing(padded, (width, width)), width / 8)
     paper = paper[width:-width, width:-width]
-    paper = _resized(paper, *grey.shape[::-1], Image.Resampling.BILINEAR)
+    paper = _resized(paper, grey.shape[1], grey.shape[0], Image.Resampling.BILINEAR)
     return np.clip(1 - grey / np.maximum(paper, 0.02), 0, 1)
 
 
@@ -221,7 +222,7 @@ def _joined(first: dict[str, Any], rest: list[dict[str, Any]]) -> tuple[list[Any
 
 
 def _at_the_edge(shape: dict[str, Any], size: tuple[int, ...]) -> bool:
-    """Whether a shape that touches the picture's edge is no digit: off the middle, or all around."""
+    """Whether a shape at the picture's edge is no digit: off the middle, or all around."""
     sides = sum(
         (box.start == 0) + (box.stop == n) for box, n in zip(shape["box"], size)
     )
@@ -257,13 +258,14 @@ def _digit(ink: np.ndarray, clear: float) -> tuple[np.ndarray, float]:
             f"{others[0]['ink'] / total:.0%} of the ink: crop it to one digit"
         )
     if first["stroke"] > 0.38 * max(_box(parts)):
-        raise ValueError("one solid shape and no stroke: crop it to one digit")
+        raise ValueError(_SOLID)
     found = np.logical_or.reduce([shape["mask"] for shape in parts])
     if found.mean() > 0.5:
         raise ValueError("what stands out fills the frame: leave paper all around the digit")
     return found, first["stroke"]
 
 
+_SOLID = "one solid shape and no stroke: crop it to one digit"
 _BLANK = "the page is blank: write darker, or come nearer"
 
 # %% ../nbs/reference/01_photo.ipynb #dfcbae03
@@ -292,14 +294,20 @@ def _fitted(ink: np.ndarray, mask: np.ndarray, stroke: float) -> np.ndarray:
 # %% ../nbs/reference/01_photo.ipynb #bac89bff
 def _in_form(dark: np.ndarray, clear: float) -> np.ndarray:
     """The digit in grey values, dark on light, as MNIST has it: float32 [28, 28]."""
-    from scipy.ndimage import gaussian_filter
+    from scipy.ndimage import binary_fill_holes, gaussian_filter
 
     if max(dark.shape) > 64:
         dark = gaussian_filter(dark, max(dark.shape) / 400)
     ink = _ink(dark)
     unruled = np.clip(ink - _lines(ink), 0, 1)
     ink = unruled if unruled.max() > 0.5 * ink.max() else ink
-    return _fitted(ink, *_digit(ink, clear))
+    mask, stroke = _digit(ink, clear)
+    holes = binary_fill_holes(mask) & ~mask
+    if holes.any():  # of a solid shape only the rim is ink, and what it encloses is as dark
+        rim, paper = np.median(dark[mask]), np.median(dark[mask] / (1.001 - ink[mask]))
+        if np.median(dark[holes]) - rim < 0.3 * (paper - rim) and holes.sum() > 0.3 * mask.sum():
+            raise ValueError(_SOLID)
+    return _fitted(ink, mask, stroke)
 
 # %% ../nbs/reference/01_photo.ipynb #86d8b3ee
 def read_digit(picture: Any) -> Tensor:
@@ -397,7 +405,8 @@ meter { width: 120px } p { margin: 4px 0; max-width: 280px }
 <p><small>Draw with the mouse, a finger or a pen. With the keyboard: the arrows draw, Shift and an
 arrow moves without drawing, Escape clears.</small></p></div>
 <div><p id="told" role="status">Draw a digit.</p><canvas id="seen" width="28" height="28" role="img"
- aria-label="What the model sees"></canvas><table id="bars" aria-label="Probabilities"></table></div>
+ aria-label="What the model sees"></canvas><table id="bars" aria-label="Probabilities"></table>
+</div>
 <script>
 const CLASSES = __CLASSES__;
 const LAYERS = __LAYERS__.map((l) => ({ weights: floats(l.weights), bias: floats(l.bias) }));
@@ -418,13 +427,19 @@ function line(to) {
 }
 function look() {
   const pixels = pen.getImageData(0, 0, 280, 280).data;
-  const seen = toMnist(Float32Array.from({ length: 78400 }, (_, k) => pixels[4 * k + 3] / 255), 280);
+  const ink = Float32Array.from({ length: 78400 }, (_, k) => pixels[4 * k + 3] / 255);
+  const seen = toMnist(ink, 280);
   const p = seen && answer(seen, LAYERS), best = p && p.indexOf(Math.max(...p));
   const percent = (v) => (100 * v).toFixed(1) + "%";
   find("told").textContent = p ? `${CLASSES[best]}, ${percent(p[best])}` : "Draw a digit.";
-  meters.forEach((m, k) => { m.meter.value = p ? p[k] : 0; m.cell.textContent = p ? percent(p[k]) : ""; });
+  meters.forEach((m, k) => {
+    m.meter.value = p ? p[k] : 0; m.cell.textContent = p ? percent(p[k]) : "";
+  });
   const image = new ImageData(28, 28);
-  for (let k = 0; k < 784; k++) image.data.set([...Array(3).fill(seen ? 255 * seen[k] : 0), 255], 4 * k);
+  for (let k = 0; k < 784; k++) {
+    const grey = seen ? 255 * seen[k] : 0;
+    image.data.set([grey, grey, grey, 255], 4 * k);
+  }
   find("seen").getContext("2d").putImageData(image, 0, 0);
 }
 function clear() { pen.clearRect(0, 0, 280, 280); at = { x: 140, y: 140 }; look(); }
@@ -484,13 +499,14 @@ def draw_pad(run: Any) -> _Pad:
     """A pad to draw a digit on, with the answers of `run`'s model: Jupyter shows it.
 
     run: a `Run` of a linear model or an mlp on images of 28 by 28. The result's `.html` is a frame
-    for any page, its `.page` a page of its own; both hold the weights, and ask nothing of a network.
+    for any page, its `.page` a page of its own; both hold the weights, and need no network.
     Raises ValueError for another model.
     """
     layers = [(w.detach().cpu().float(), b.detach().cpu().float()) for w, b in _layers(run)]
     if len(layers[0][0]) != 784:
         raise ValueError(
-            f"draw_pad: this model was trained on images of {len(layers[0][0])} pixels, not 28 by 28"
+            f"draw_pad: this model was trained on images of {len(layers[0][0])} pixels: train one "
+            "on images of 28 by 28"
         )
     weights, bias = layers[-1]
     if len(bias) == 1 and len(run.classes) == 2:  # one score, for label 1; label 0 has 0

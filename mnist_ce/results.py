@@ -1185,7 +1185,8 @@ class Run:
         seen = read_digit(picture)
         p = self.predict_proba(seen.unsqueeze(0))[0].tolist()
         probabilities = dict(zip(self.classes, p))
-        return Guess(max(probabilities, key=lambda k: probabilities[k]), probabilities, seen.view(28, 28))
+        digit = max(probabilities, key=lambda name: probabilities[name])
+        return Guess(digit, probabilities, seen.view(28, 28))
 
     def frame(self) -> Any:
         """A pandas DataFrame with a row per epoch."""
