@@ -61,6 +61,7 @@ studies: .venv/dev
 	$(BIN)/python benchmarks/published.py
 	$(BIN)/python benchmarks/faults.py
 	$(BIN)/python benchmarks/optimum.py
+	$(BIN)/python benchmarks/photos.py
 
 torture: .venv/dev
 	$(BIN)/python benchmarks/torture.py

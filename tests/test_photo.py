@@ -7,13 +7,15 @@ import subprocess
 import numpy as np
 import pytest
 import torch
+from conftest import benchmark
 from PIL import Image, ImageDraw
 
 from mnist_ce.data import mnist_sample
 from mnist_ce.losses import cross_entropy_loss, mnist_loss
 from mnist_ce.photo import draw_pad, read_digit
 from mnist_ce.training import fit
-from photos import KINDS, version
+
+photos = benchmark("photos")
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +33,14 @@ def three(sample):
     return page
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", photos.KINDS)
 def test_versions_are_answered_like_the_originals(run, sample, kind):
     valid = sample[1][::102]
-    generator = np.random.default_rng(KINDS.index(kind))
+    generator = np.random.default_rng(photos.KINDS.index(kind))
     same = 0
     for x, answer in zip(valid.x, run.predict(valid.x)):
         try:
-            same += int(run.predict_image(version(kind, x.view(28, 28).numpy(), generator)).digit == answer)
+            same += int(run.predict_image(photos.version(kind, x.view(28, 28).numpy(), generator)).digit == answer)
         except ValueError:  # one of them is a 3 in three pieces that lie far apart
             pass
     assert same >= len(valid) - 2
