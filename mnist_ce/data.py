@@ -200,7 +200,8 @@ class Digits:
         if not isinstance(rows, (torch.Tensor, np.ndarray, list, range)):
             if hasattr(rows, "__index__"):
                 raise TypeError(
-                    f"Digits[{rows}] would be one image: write the slice [{rows}:{rows} + 1]"
+                    f"Digits[{rows}] would be one image: write the slice [{rows}:{rows} + 1]; to "
+                    "divide it at random, data.split(0.2)"
                 )
             raise TypeError(f"Digits[...] takes a slice, a mask or row numbers, got {_kind(rows)}")
         empty = isinstance(rows, (list, range)) and not rows
@@ -217,6 +218,20 @@ class Digits:
                 f"row numbers must be [n], got {list(tensor.shape)}: write rows.flatten()"
             )
         return tensor.long()
+
+    def split(self, share: float = 0.2, seed: int = 0) -> tuple["Digits", "Digits"]:
+        """Two `Digits`, to train and to validate on; the second has `share` of the images.
+
+        Which ones is drawn at random, from `seed`; both keep the images' order. Raises ValueError
+        where one of them would be empty.
+        """
+        count = round(share * len(self))
+        if not 0 < count < len(self):
+            raise ValueError(f"split({share!r}) of {len(self)} images leaves a part empty")
+        drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:count]
+        held = torch.zeros(len(self), dtype=torch.bool)
+        held[drawn] = True
+        return self[~held], self[held]
 
     def to(self, device: torch.device | str) -> "Digits":
         """The same `Digits` on `device`."""
@@ -681,6 +696,13 @@ def _read_csv(path: Path, labels: Any) -> Any:
         strange = re.search(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", data)
         if strange:  # a damaged label would be a class of its own
             raise ValueError(f"byte {strange.start()} is no text: {strange.group()!r}")
+        line = data.partition(b"\n")[0].decode(errors="replace")
+        other = max(";\t", key=line.count)
+        if line.count(other) > line.count(","):
+            raise ValueError(
+                f"it is separated by {other!r}: write Digits.of(pandas.read_csv(path, "
+                f"sep={other!r}), …), with decimal=',' where numbers have commas"
+            )
         first = pandas.read_csv(io.BytesIO(data), header=None, nrows=1).iloc[0]
         header = isinstance(first.iloc[-1], str) or "label" in first.tolist()
         if isinstance(labels, (str, int)):
@@ -737,12 +759,13 @@ def _unpack(
         images = _read_csv(path, labels)
     pandas = sys.modules.get("pandas")  # who has a DataFrame has imported it
     if pandas and isinstance(images, pandas.DataFrame):
-        if images.columns[0] in ("Unnamed: 0", "index"):
-            faults.append(ValueError(
-                f"the column {images.columns[0]!r} numbers the rows and is no pixel: drop it, or "
-                "write frame.to_csv(path, index=False)"
-            ))
         name = "label" if labels is None else labels
+        for column in images.columns:
+            if str(column).lower() in ("unnamed: 0", "index", "id") and column is not name:
+                faults.append(ValueError(
+                    f"the column {column!r} numbers the rows and is no pixel: drop it, or write "
+                    "frame.to_csv(path, index=False)"
+                ))
         if isinstance(name, (str, int)):
             if name not in images:
                 columns = ", ".join(map(repr, images.columns[:5]))
@@ -837,7 +860,11 @@ def _stack(images: Any) -> torch.Tensor | np.ndarray:
         kinds = {name: getattr(dtype, "kind", "O") for name, dtype in images.dtypes.items()}
         words = [name for name, kind in kinds.items() if kind not in "buif"]
         if words:
-            raise TypeError(f"columns {words[:5]} hold no numbers: drop them, or name one 'label'")
+            told = f"columns {words[:5]} hold no numbers: drop them, or name one 'label'"
+            ends = ".png", ".jpg", ".jpeg"
+            if any(str(cell).lower().endswith(ends) for cell in images[words[0]].head(1)):
+                told += f"; for pictures write [Image.open(path) for path in frame[{words[0]!r}]]"
+            raise TypeError(told)
         array = images.to_numpy()
         return images.to_numpy(np.float32, na_value=np.nan) if array.dtype == object else array
     listed = isinstance(images, (list, tuple)) and len(images) > 0
@@ -1121,6 +1148,12 @@ def _check_pair(train: Any, valid: Any) -> None:
                 "make them of one size"
             ))
     _refuse("train and valid", faults)
+    if len(valid) > 1 and len(valid.y.unique()) == 1 < len(train.y.unique()):
+        warnings.warn(
+            f"valid holds images of {valid.classes[int(valid.y[0])]!r} alone, train of others too: "
+            "divide sorted images at random, train, valid = data.split(0.2)",
+            stacklevel=3,
+        )
     seen, count = _seen(train.x, valid.x)
     if seen:
         warnings.warn(

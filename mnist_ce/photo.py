@@ -160,7 +160,8 @@ def _split(ink: np.ndarray) -> float:
     below, sums = counts.cumsum(), (counts * centers).cumsum()
     mean, n = sums[-1] / below[-1], below[-1]
     between = (sums - mean * below)[:-1] ** 2 / np.maximum(below * (n - below), 1)[:-1]
-    return float(edges[int(between.argmax()) + 1])
+    best = np.flatnonzero(between >= (1 - 1e-9) * between.max())  # of ink in two tones, all between
+    return float(edges[int(best.mean()) + 1])
 
 
 def _shapes(mask: np.ndarray, ink: np.ndarray) -> list[dict[str, Any]]:
@@ -292,9 +293,18 @@ def _fitted(ink: np.ndarray, mask: np.ndarray, stroke: float) -> np.ndarray:
     return canvas[28:56, 28:56]
 
 # %% ../nbs/reference/01_photo.ipynb #bac89bff
+def _is_sheet(mask: np.ndarray) -> bool:
+    """Whether a shape is solid and convex, as a page is, and of digits only a narrow 1."""
+    from scipy.spatial import ConvexHull
+
+    points = np.argwhere(mask)
+    narrow, wide = np.linalg.eigvalsh(np.cov(points.T))
+    return bool(narrow > 0.16 * wide and len(points) > 0.92 * ConvexHull(points).volume)
+
+
 def _in_form(dark: np.ndarray, clear: float) -> np.ndarray:
     """The digit in grey values, dark on light, as MNIST has it: float32 [28, 28]."""
-    from scipy.ndimage import binary_fill_holes, gaussian_filter
+    from scipy.ndimage import binary_erosion, binary_fill_holes, gaussian_filter
 
     if max(dark.shape) > 64:
         dark = gaussian_filter(dark, max(dark.shape) / 400)
@@ -302,6 +312,9 @@ def _in_form(dark: np.ndarray, clear: float) -> np.ndarray:
     unruled = np.clip(ink - _lines(ink), 0, 1)
     ink = unruled if unruled.max() > 0.5 * ink.max() else ink
     mask, stroke = _digit(ink, clear)
+    if _is_sheet(mask):  # light paper on a dark table: read what is on it
+        sheet = binary_erosion(binary_fill_holes(mask), iterations=1 + max(mask.shape) // 64)
+        return _in_form(np.where(sheet, 1 - dark, np.median(1 - dark[sheet])), clear)
     holes = binary_fill_holes(mask) & ~mask
     if holes.any():  # of a solid shape only the rim is ink, and what it encloses is as dark
         rim, paper = np.median(dark[mask]), np.median(dark[mask] / (1.001 - ink[mask]))
@@ -476,6 +489,9 @@ class _Pad:
 
     def _repr_html_(self) -> str:
         return self.html
+
+    def __repr__(self) -> str:
+        return "a pad to draw on: Jupyter shows it; elsewhere write .page to a file, and open that"
 
 
 def _layers(run: Any) -> list[tuple[Tensor, Tensor]]:

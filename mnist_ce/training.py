@@ -138,7 +138,7 @@ def train_models(
             if len(models) == 1 and "accuracy" in found:
                 accuracy = found["accuracy"].item()
                 told = dict(loss=f"{train_loss.item():.4f}", accuracy=f"{accuracy:.4f}")
-                bar.set_postfix(told, refresh=False)
+                bar.set_postfix(told)
             bar.update()
     return runs()
 

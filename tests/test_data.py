@@ -839,3 +839,33 @@ def test_images_in_a_line_are_80_columns_wide_and_need_no_matplotlib(monkeypatch
     assert digits._repr_html_().startswith("<img")
     half = Digits.__new__(Digits)
     assert repr(half).startswith("<mnist_ce.data.Digits object at") and half._repr_html_() is None
+
+
+def test_split_draws_at_random_and_keeps_the_order(sample):
+    few = sample[0][::40]
+    train, valid = few.split(0.25)
+    assert len(valid) == round(len(few) / 4) and len(train) + len(valid) == len(few)
+    assert (train.index.tolist(), valid.index.tolist()) != (few.index[: len(train)].tolist(), few.index[len(train) :].tolist())
+    for part in train, valid:
+        at = [few.index.tolist().index(index) for index in part.index.tolist()]
+        assert at == sorted(at) and torch.equal(few.x[at], part.x)
+    assert not {*train.index.tolist()} & {*valid.index.tolist()}
+    assert torch.equal(few.split(0.25)[1].x, valid.x) and not torch.equal(few.split(0.25, seed=1)[1].x, valid.x)
+    for share in 0, 1, 1e-9, -0.5:
+        with pytest.raises(ValueError, match=re.escape(f"split({share!r}) of {len(few)} images leaves a part empty")):
+            few.split(share)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("label;a;b\n3;0,5;0,1\n7;0,1;0,2\n", r"separated by ';': write Digits.of\(pandas.read_csv\(path, sep=';'\), …\)"),
+        ("label\ta\tb\n3\t0\t1\n7\t1\t2\n", r"separated by '\\t'"),
+        ("ID,label,a,b\n1,3,0,1\n2,7,1,0\n", "the column 'ID' numbers the rows and is no pixel: drop it"),
+        ("filename,label\na.png,3\nb.png,7\n", r"for pictures write \[Image.open\(path\) for path in frame\['filename'\]\]"),
+    ],
+)
+def test_a_csv_of_another_form_is_told_what_to_write(text, words, tmp_path):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises((ValueError, TypeError), match=words):
+        Digits.of(tmp_path / "a.csv")

@@ -184,3 +184,21 @@ def test_the_pad_answers_as_python_does(sample, three, loss, tmp_path):
     seen, p = map(torch.tensor, json.loads(done.stdout))
     assert (seen - read_digit(three)).abs().mean() < 0.02
     torch.testing.assert_close(p.float(), run.predict_proba(seen.unsqueeze(0))[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("turn", [0, 5])
+def test_a_sheet_on_a_dark_table_is_read_as_what_is_on_it(three, turn):
+    page = Image.fromarray(three).rotate(turn, fillcolor=240)
+    sheet = Image.new("L", (400, 500), 240)
+    sheet.paste(page, (0, 50))
+    table = Image.new("L", (800, 900), 60)
+    mask = Image.new("L", sheet.size, 255).rotate(turn, expand=True)
+    table.paste(sheet.rotate(turn, expand=True), (150, 150), mask)
+    seen, expected = read_digit(table), read_digit(page.rotate(turn, fillcolor=240))
+    assert np.corrcoef(seen, expected)[0, 1] > 0.9
+    with pytest.raises(ValueError, match="one solid shape"):
+        read_digit(np.pad(np.full((300, 400), 240, np.uint8), 200, constant_values=60))
+
+
+def test_ink_in_two_tones_is_read(three):
+    assert (read_digit(np.where(three < 120, 20, 240).astype(np.uint8)[::4, ::4]) - read_digit(three)).abs().mean() < 0.05

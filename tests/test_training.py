@@ -1,5 +1,6 @@
 """Each loss trains the 3-versus-7 classifier, on each device, and bad settings are refused."""
 import functools
+import contextlib
 import math
 import pickle
 import re
@@ -673,10 +674,13 @@ def test_warnings_point_at_the_line_that_called_fit(few):
 def test_what_is_too_soon_to_tell_or_told_already_is_not_told(few):
     train, valid = few
     of_one = valid[valid.y.view(-1) == 0]
-    for epochs, data in (2, valid), (3, of_one):
+    alone = pytest.warns(UserWarning, match="^valid holds images of 7 alone, .* = data.split")
+    for epochs, data, told in (2, valid, contextlib.nullcontext([0])), (3, of_one, alone):
         stuck = nn.Linear(784, 2)
         nn.init.constant_(stuck.weight, 1e-5).requires_grad_(False)
-        fit(cross_entropy_loss, train, data, epochs=epochs, lr=0.01, model=stuck, **QUICK)
+        with told as said:
+            fit(cross_entropy_loss, train, data, epochs=epochs, lr=0.01, model=stuck, **QUICK)
+        assert len(said) == 1
     rising = lambda preds, targets: -nn.functional.cross_entropy(preds, targets)
     model = nn.Linear(784, 2)
     nn.init.constant_(model.weight, 1e-5).requires_grad_(False)
