@@ -254,6 +254,7 @@ def _revision() -> dict[str, str | None]:
     """The git revision, and where there is none, why."""
     # of all that tells of changes, only this takes no lock, which a kill would leave in the clone
     changes = "git --no-optional-locks status --porcelain --untracked-files=no"
+    changes += " -- :/ :(exclude,top)*.json"  # which are results, such as those of the last study
     told = []
     try:
         here = Path(__file__).parent if "__file__" in globals() else Path.cwd()
@@ -275,8 +276,8 @@ def _revision() -> dict[str, str | None]:
 def make_record(settings: dict[str, Any], device: Any = "cpu") -> dict[str, Any]:
     """What a result depends on: command, date, git revision, versions, device, threads, settings.
 
-    "git" ends in "-dirty" where tracked files were changed; it is None outside a clone or without
-    git, and "no_git" says so.
+    "git" ends in "-dirty" where tracked files were changed, JSON aside; it is None outside a clone
+    or without git, and "no_git" says so.
     """
     device = torch.device(device)
     cpu = f"CPU ({platform.processor() or platform.machine()})"

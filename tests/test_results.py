@@ -835,6 +835,7 @@ def test_the_revision_is_that_of_the_clone(tmp_path, monkeypatch):
     git("init", "-q")
     git("commit", "--allow-empty", "-qm", "empty")
     assert revision() is None and "did not match any file" in results._revision()["no_git"]
+    (tmp_path / "study.json").write_text("{}")
     git("add", ".")
     git("commit", "-qm", "all")
     git("tag", "-a", "v1", "-m", "v1")
@@ -843,6 +844,8 @@ def test_the_revision_is_that_of_the_clone(tmp_path, monkeypatch):
     os.utime(folder / "results.py", (0, 0))
     before = index.stat()
     assert revision() == git("rev-parse", "HEAD") and index.stat() == before, "a lock could stay behind"
+    (tmp_path / "study.json").write_text("[]")
+    assert revision() == git("rev-parse", "HEAD"), "the last study's result changes no code"
     (folder / "results.py").write_text("2")
     assert revision() == git("rev-parse", "HEAD") + "-dirty"
     git("commit", "-qam", "more")
