@@ -7,7 +7,7 @@
 #             the doctor against other tools
 # make studies   the runs behind the lessons that are too many for a lesson
 # make torture   damaged files, kills, full disks, hostile functions, many times over
-# make figures   the lessons' figures as files and an answer sheet, into runs/handouts
+# make figures   the lessons' figures, the chart, questions and answers as files, into runs/handouts
 # make docs   the course, the reference and the API as a site, into runs/site
 # make test-browser   open and run every lesson in a headless Chromium, and read the site there
 # make address REPOSITORY=owner/name   write the project's place on GitHub wherever it is needed
@@ -77,9 +77,9 @@ notebooks: .venv/dev
 	$(BIN)/nbdev-clean
 	$(BIN)/python nbs/readme.py
 
-# What a teacher hands out, from the lessons: figures as files, questions with answers.
-figures: .venv/dev
-	$(BIN)/python nbs/handouts.py runs/handouts
+# What a teacher hands out, from the lessons; any Python can do it, nothing has to be installed.
+figures:
+	$(PYTHON) nbs/handouts.py runs/handouts
 
 # The site, from the notebooks as they are stored; only the lessons' widgets are drawn anew, in every
 # position, when their notebook has changed.

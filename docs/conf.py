@@ -23,6 +23,7 @@ html_theme = "sphinx_book_theme"
 html_title = "mnist_ce"
 html_static_path = ["static", os.environ["SITE_STATIC"]]
 exclude_patterns = ["**/widgets.json", "**/key", "**/pad.html", "**/accuracy"]
+html_favicon = "static/favicon.svg"
 html_css_files = ["site.css"]
 html_js_files = [("site.js", {"defer": "defer"})]
 html_copy_source = html_show_sourcelink = html_show_copyright = html_show_sphinx = False

@@ -16,6 +16,11 @@ from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).parent.parent
 WIDE = "---\nhtml_theme.sidebar_secondary.remove: true\n---\n\n"  # no table of contents beside it
+# A line of links above the chart, for those who came for something else.
+LINE = """\
+[The course](course.md) · [For teachers](for_teachers.md) · [The package](package.md) · \
+[The reference](reference/index.md) · [The API](api/index.md)"""
+DRAW = "[Draw a digit](draw.md)", "and let a model trained on MNIST read it."
 DOORS = """\
 ## From here
 
@@ -249,7 +254,8 @@ def readme_pages(readme: str, files: set[str]) -> dict[str, str]:
 
     lessons = lessons.replace("## The course", "# The course")
     title, question, story = front.split("\n\n", 2)
-    opened = linked("\n\n".join([title, question, charted(chart.strip(), "chart front")]), "index.md")
+    boxed = linked(charted(chart.strip(), "chart front"), "index.md")
+    opened = "\n\n".join([linked(title, "index.md"), linked(question, "index.md"), LINE, boxed])
     return {
         "index.md": f"{WIDE}{opened}\n\n{DOORS}\n\n## How it began\n\n{linked(story, 'index.md')}",
         "course.md": linked(lessons, "course.md"),
@@ -401,6 +407,14 @@ def draw_page(pad: str, accuracy: str) -> str:
     return "\n\n".join(["# Draw a digit", question, told, raw(pad)]) + "\n"
 
 
+def with_draw(front: str) -> str:
+    """The front page with the page to draw on: in the line of links, the doors and the menu."""
+    line, door, menu = LINE.splitlines()[-1], DOORS.splitlines()[-1], "\nglossary\n"
+    front = front.replace(line, f"{line} · {DRAW[0]}", 1)
+    front = front.replace(door, f"{door}\n- {DRAW[0]}, {DRAW[1]}", 1)
+    return front.replace(menu, f"{menu}draw\n", 1)
+
+
 def main(widgets: Path, folder: Path) -> None:
     """Write every page."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -458,7 +472,8 @@ def main(widgets: Path, folder: Path) -> None:
     pad = widgets / "draw" / "pad.html"  # docs/widgets.py makes it where the package can
     if pad.exists():
         pages["draw.md"] = draw_page(pad.read_text(), (pad.parent / "accuracy").read_text())
-        pages["index.md"] = pages["index.md"].replace("\nglossary\n", "\nglossary\ndraw\n")
+        pages["index.md"] = with_draw(pages["index.md"])
+        pages["course.md"] = f"{pages['course.md'].rstrip()}\n\n{' '.join(DRAW)}\n"
     for page, text in pages.items():
         (folder / page).parent.mkdir(parents=True, exist_ok=True)
         (folder / page).write_text(text)

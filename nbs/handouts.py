@@ -1,19 +1,29 @@
 """Write what a teacher hands out, from the lessons as they are stored: python nbs/handouts.py FOLDER
 
-figures/figure_NN_k.png, each with its caption in figures.md, and answers.md, the questions of all
-lessons with their answers.
+figures/figure_NN_k.png, each with its caption in figures.md; front.png, the README's first picture;
+chart.md, the chart "My loss does not train"; questions.md, the questions of all lessons, for the
+class; and answers.md, the same with their answers.
 """
 import base64
 import json
+import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
-NBS = Path(__file__).parent
+NBS = Path(__file__).resolve().parent
+README = NBS.parent / "README.md"
+# What a lesson's answer points at, and where it is on the sheet.
+ELSEWHERE = (
+    (r"\b([Tt])he (?:folded cell(?: above| below)?|answer cell below|next cell|cell below)", r"\1he code below"),
+    (r"\b([Tt])he table above", r"\1he lesson's table"),
+    (r"the lines printed above", "the lines that the lesson prints"),
+)
 
 
 def of_lesson(path):
-    """A lesson's title, its figures [(number, caption, alt, bytes)], its questions and answers in Markdown."""
+    """A lesson's title, its figures [(number, caption, alt, bytes)], its questions with answers and alone."""
     cells = json.loads(path.read_text())["cells"]
     texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
     prose, codes = "\n\n".join(texts), [cell for cell in cells if cell["cell_type"] == "code"]
@@ -25,27 +35,45 @@ def of_lesson(path):
         for (number, caption), output in zip(captions, pictures, strict=True)
     ]
     questions = re.split(r"\n## (?:Next|Summary)", prose.partition("\n## Questions\n")[2])[0]
-    questions = re.sub(r"<details>\s*<summary>Answer</summary>\s*", "\n*Answer.* ", questions)
-    questions = questions.replace("</details>", "")
+    questions = re.sub(r"<details>\s*<summary>Answer</summary>\s*", "*Answer.* ", questions)
+    questions = re.sub(r"\n{3,}", "\n\n", questions.replace("</details>", "").strip())
+    hint = r" \(The answer is in the folded cell\.\)"  # what follows it is the answer
+    questions = re.sub(hint + r"\n\n", "\n\n*Answer.* The code below finds it. ", questions)
+    for there, here in ELSEWHERE:
+        questions = re.sub(there, here, questions)
+    asked = re.findall(r"^\d\. .+", questions, re.M)
     sources = ["".join(cell["source"]) for cell in codes]
     answers = [f"```python\n{source}\n```" for source in sources if source.startswith("# Question")]
-    title = re.match(r"# (.+)", prose).group(1)
-    return f"{path.name[:2]} {title}", figures, "\n\n".join([questions.strip(), *answers])
+    title = f"{path.name[:2]} {re.match(r'# (.+)', prose).group(1)}"
+    return title, figures, "\n\n".join([questions, *answers]), "\n\n".join(asked)
+
+
+def moved(text, source, folder):
+    """Markdown of the file `source` with its links as they must be in `folder`."""
+    at = Path(os.path.relpath(source.parent, folder)).as_posix()
+    text = re.sub(r"\]\((?=#)", f"]({source.name}", text)
+    return re.sub(r"\]\((?=[\w/.]+\.(?:ipynb|md)\b)", f"]({at}/", text)
 
 
 def main(folder):
     """Write all of it."""
+    folder = folder.resolve()
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    listed, asked = ["# The figures of the lessons"], ["# Questions and answers"]
+    listed, asked, answered = ["# The figures of the lessons"], ["# Questions"], ["# Questions and answers"]
     for path in sorted(NBS.glob("[0-9][0-9]_*.ipynb")):
-        title, figures, questions = of_lesson(path)
+        title, figures, answers, questions = of_lesson(path)
         for number, caption, alt, data in figures:
             name = f"figure_{number.replace('.', '_')}.png"
             (folder / "figures" / name).write_bytes(data)
+            caption = moved(caption, path, folder)
             listed.append(f"![{alt}](figures/{name})\n\n**Figure {number}.** {caption}")
-        asked.append(f"## {title}\n\n{questions}")
-    (folder / "figures.md").write_text("\n\n".join(listed) + "\n")
-    (folder / "answers.md").write_text("\n\n".join(asked) + "\n")
+        asked.append(f"## {title}\n\n{moved(questions, path, folder)}")
+        answered.append(f"## {title}\n\n{moved(answers, path, folder)}")
+    shutil.copy(NBS / "figures/index_1.png", folder / "front.png")
+    chart = re.search(r"(?ms)^## (My loss does not train\n.*?)\n## ", README.read_text()).group(1)
+    (folder / "chart.md").write_text(f"# {moved(chart, README, folder)}")
+    for name, parts in ("figures", listed), ("questions", asked), ("answers", answered):
+        (folder / f"{name}.md").write_text("\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":

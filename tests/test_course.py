@@ -131,8 +131,21 @@ def test_a_teacher_gets_every_figure_and_every_answer_as_files(tmp_path):
     listed = (tmp_path / "figures.md").read_text()
     assert re.findall(r"\(figures/(\S+)\)", listed) == [picture.name for picture in pictures]
     answers = (tmp_path / "answers.md").read_text()
-    assert len(re.findall(r"^## \d\d ", answers, re.M)) == 16 and answers.count("*Answer.*") >= 60
+    assert len(re.findall(r"^## \d\d ", answers, re.M)) == 16 and answers.count("*Answer.*") == 80
     assert "<details>" not in answers and len(re.findall(r"^\d\. ", answers, re.M)) == 80
+
+
+def test_the_handouts_stand_alone(tmp_path):
+    subprocess.run([sys.executable, str(NBS / "handouts.py"), str(tmp_path)], check=True)
+    texts = {path.name: re.sub(r"(?s)```.*?```", "", path.read_text()) for path in tmp_path.glob("*.md")}
+    asked, answers = texts["questions.md"], texts["answers.md"]
+    assert len(re.findall(r"^\d\. ", asked, re.M)) == answers.count("*Answer.*") == 80
+    assert "*Answer.*" not in asked
+    assert not re.search(r"folded|(table|cell|printed) above|next cell|cell below", asked + answers)
+    for name, text in texts.items():
+        links = re.findall(r"\]\(([^)#\s]+)", text)
+        assert (links or name == "questions.md") and all((tmp_path / link).exists() for link in links), name
+    assert "| symptom |" in texts["chart.md"] and (tmp_path / "front.png").stat().st_size > 1000
 
 
 def test_each_word_of_the_glossary_stands_in_its_lesson():

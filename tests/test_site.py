@@ -169,9 +169,11 @@ def test_the_front_page_has_the_readmes_chart_word_for_word(written, readme):
     for row in rows:
         assert re.sub(r"\(nbs/(\w+)\.ipynb\)", r"(\1.md)", row) in front
     assert (
-        front.index(rows[0])
-        < front.index("(course.md)")
-        < front.index("(api/index.md)")
+        front.index("> Why did my loss not train?")
+        < front.index("[The course](course.md) · ")
+        < front.index(rows[0])
+        < front.index("- [The course](course.md)")
+        < front.index("- [The API](api/index.md)")
         < front.index("How it began")
     )
     assert "</div>\n\n" in front and "</div>\nA" not in front, "or Markdown takes what follows for HTML"
@@ -179,6 +181,21 @@ def test_the_front_page_has_the_readmes_chart_word_for_word(written, readme):
     assert '<div class="chart">' in written["14_is_it_my_loss.md"]
     assert "[ask the doctor](package.md#is-it-my-loss)" in front
     assert "## Is it my loss?" in written["package.md"]
+
+
+def test_the_page_to_draw_on_is_linked_where_it_exists(written, tmp_path):
+    assert not any("draw.md" in text for text in written.values()) and "draw.md" not in written
+    (tmp_path / "widgets/draw").mkdir(parents=True)
+    (tmp_path / "widgets/draw/pad.html").write_text("<p>the pad</p>")
+    (tmp_path / "widgets/draw/accuracy").write_text("96.9%")
+    pages.main(tmp_path / "widgets", tmp_path / "source")
+    front, course, draw = (
+        (tmp_path / "source" / name).read_text() for name in ("index.md", "course.md", "draw.md")
+    )
+    assert "<p>the pad</p>" in draw and "\nglossary\ndraw\n" in front
+    assert front.index(" · [Draw a digit](draw.md)\n") < front.index("| symptom |")
+    assert front.index("\n- [Draw a digit](draw.md), ") < front.index("How it began")
+    assert "[Draw a digit](draw.md)" in course
 
 
 def test_nothing_of_the_readme_is_lost(written, readme):
