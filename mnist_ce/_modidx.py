@@ -866,6 +866,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'mnist_ce.watching.Seen.model': ('reference/watching.html#seen.model', 'mnist_ce/watching.py'),
                                    'mnist_ce.watching.Seen.of': ('reference/watching.html#seen.of', 'mnist_ce/watching.py'),
                                    'mnist_ce.watching.Seen.optimizers': ('reference/watching.html#seen.optimizers', 'mnist_ce/watching.py'),
+                                   'mnist_ce.watching.Seen.things': ('reference/watching.html#seen.things', 'mnist_ce/watching.py'),
                                    'mnist_ce.watching.Seen.unnoted': ('reference/watching.html#seen.unnoted', 'mnist_ce/watching.py'),
                                    'mnist_ce.watching.Seen.update': ('reference/watching.html#seen.update', 'mnist_ce/watching.py'),
                                    'mnist_ce.watching.Update': ('reference/watching.html#update', 'mnist_ce/watching.py'),
