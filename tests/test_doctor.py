@@ -304,6 +304,30 @@ def test_a_watched_model_that_returns_its_loss_is_as_it_was_after_the_training(f
     assert [state["step"].item() for state in optimizer.state.values()] == [3, 3]
 
 
+@pytest.mark.parametrize(
+    "rate, schedule, why, fix",
+    [
+        (0.003, lambda k: k / 100, "lr is 0: its schedule makes it so of lr=0.003",
+         "call scheduler.step() after each optimizer.step(), or start its factor above 0"),
+        (0.0, None, "lr is 0", "lr=0.1 for SGD, lr=0.001 for Adam, to begin with"),
+    ],
+    ids=["warm-up never stepped", "none"],
+)  # fmt: skip
+def test_a_rate_of_0_is_cured_where_it_was_made(rate, schedule, why, fix):
+    x, y = torch.randn(32, 4, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 3
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.Adam(model.parameters(), rate)
+    if schedule:
+        torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+    with watch() as seen:
+        for _ in range(3):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    (check,) = examine(seen).failed
+    assert (check.cause, check.why, check.fix) == ("lr-small", why, fix)
+
+
 def test_a_model_that_counts_its_calls_counts_none_of_these(sample):
     class Counting(nn.Linear):
         def forward(self, x):
