@@ -283,6 +283,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'mnist_ce.doctor._name_instead': ('reference/doctor.html#_name_instead', 'mnist_ce/doctor.py'),
                                  'mnist_ce.doctor._of_learner': ('reference/doctor.html#_of_learner', 'mnist_ce/doctor.py'),
                                  'mnist_ce.doctor._package': ('reference/doctor.html#_package', 'mnist_ce/doctor.py'),
+                                 'mnist_ce.doctor._placed': ('reference/doctor.html#_placed', 'mnist_ce/doctor.py'),
                                  'mnist_ce.doctor._run_watched': ('reference/doctor.html#_run_watched', 'mnist_ce/doctor.py'),
                                  'mnist_ce.doctor._within': ('reference/doctor.html#_within', 'mnist_ce/doctor.py'),
                                  'mnist_ce.doctor.examine': ('reference/doctor.html#examine', 'mnist_ce/doctor.py'),
