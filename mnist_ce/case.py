@@ -523,7 +523,7 @@ class Case:
     def parts(self) -> list[Any]:
         """What an experiment may change: to be put back."""
         model, optimizer = self.get("model"), self.get("optimizer")
-        of_seen = [self.watched.model, *self.watched.optimizers] if self.watched else []
+        of_seen = self.watched.things if self.watched else []
         return [part for part in (model, optimizer, *of_seen) if part is not None]
 
     @functools.cached_property

@@ -726,27 +726,13 @@ def _broken(text: str, width: int) -> str:
 
 
 def _narrow(table: "results.Table", width: int = 80) -> str:
-    """A table as text: where it is wider, with the other columns in tables of their own below it.
-
-    Each of them has the first column, of names.
-    """
-    if max(map(len, str(table).splitlines())) <= width:
+    """A table as text: where it is wider, with its names broken after their underscores."""
+    if max(map(len, results._tabulated(*table._cells()).splitlines())) <= width:
         return str(table)
     broken = lambda k, cell: _broken(cell, 48 if k else 24) if isinstance(cell, str) else cell
     headers = [_broken(name, 24) for name in table.headers or ()]
     columns = [[broken(k, cell) for cell in column] for k, column in enumerate(zip(*table))]
-
-    def text(which: list[int]) -> str:
-        rows = zip(*(columns[k] for k in which))
-        return str(results.Table(rows, [headers[k] for k in which]))
-
-    parts, shown = [], [0]
-    for k in range(1, len(columns)):
-        if len(shown) > 1 and max(map(len, text([*shown, k]).splitlines())) > width:
-            parts.append(text(shown))
-            shown = [0]
-        shown.append(k)
-    return "\n\n".join([*parts, text(shown)])
+    return str(results.Table(zip(*columns), headers))
 
 
 def _published_table(runs: "dict[str, results.Runs]") -> "results.Table":
@@ -1033,10 +1019,11 @@ def _kept_model(path: Path) -> Any:
 @click.option("--quiet", is_flag=True, help="Print a line for each photo, and no picture.")
 def _predict(photos: tuple[str, ...], model: str | None, output: str | None, force: bool,
              as_json: bool, quiet: bool) -> None:  # fmt: skip
-    """Which digit does each PHOTO show? One digit to a photo, dark on light or light on dark.
+    """Say which digit each photo shows.
 
-    Prints a line for each, and below that of a single photo what the model saw. A photo that cannot
-    be read is told of, the others go on, and the exit code is 1.
+    One digit to a PHOTO, dark on light or light on dark. Prints a line for each, and below that of
+    a single photo what the model saw. A photo that cannot be read is told of, the others go on, and
+    the exit code is 1.
     """
     kinds = ".json", ".png"
     answers: list[dict[str, Any]] = []

@@ -318,12 +318,19 @@ def find_object(name: str) -> Any:
             found = getattr(found, part)
         return found() if isinstance(found, type) else found
     except SyntaxError as error:
-        place = f"{error.filename or module}, line {error.lineno or 1}"
-        raise ValueError(f"{place}: {type(error).__name__}: {error.msg}") from error
+        raise ValueError(_placed(error, module)) from error
+    except Unseen as error:
+        raise ValueError(f"{name!r}: {error}") from error
     except (Exception, SystemExit) as error:  # whatever a stranger's module raises
-        place = "" if isinstance(error, Unseen) else where_raised(error)
-        text = str(error) if isinstance(error, Unseen) else told(error)
-        raise ValueError(f"{name!r}: {': '.join(filter(None, (place, text)))}") from error
+        raise ValueError(f"{name!r}: {_placed(error)}") from error
+
+
+def _placed(error: BaseException, module: str = "") -> str:
+    """An error as one short line that begins with its place in a stranger's code."""
+    if isinstance(error, SyntaxError):
+        place = f"{error.filename or module}, line {error.lineno or 1}"
+        return f"{place}: {type(error).__name__}: {error.msg}"
+    return ": ".join(filter(None, (where_raised(error) or module, told(error))))
 
 
 def _is_file(module: str) -> bool:
@@ -382,7 +389,8 @@ def examine_script(
     path: the script. arguments: those that it takes. seconds: at most, without the examination.
     metric: one of yours, as "module:function", to be examined too. It is stopped where it first
     saves a model with torch.save; other files are written as the script would. Raises
-    FileNotFoundError, and ValueError, with the end of what it printed, where it trains nothing.
+    FileNotFoundError, and ValueError where it trains nothing, with its error and the place of that,
+    or the end of what it printed.
     """
     path = Path(path)
     if not path.is_file():
@@ -399,7 +407,8 @@ def report_apart(
 ) -> tuple[Report | None, int, str]:
     """The report that another Python writes; if none, its exit code, and how it ended, in words.
 
-    program, arguments: what Python is given; between them the path of the answer.
+    program, arguments: what Python is given; between them the path of the answer. Raises ValueError
+    with the text that the other Python writes for a report.
     """
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder, "report.json")
@@ -418,7 +427,10 @@ def report_apart(
             code = done.returncode
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             return None, code, ": ".join(filter(None, (how, last)))
-        return Report(Check(*row) for row in json.loads(answer.read_text())), 0, last
+        content = json.loads(answer.read_text())
+        if isinstance(content, str):
+            raise ValueError(content)
+        return Report(Check(*row) for row in content), 0, last
 
 
 def write_report(report: Report, answer: Path) -> None:
@@ -477,5 +489,8 @@ def _run_watched() -> None:
                 print(told(error), file=sys.stderr)
             seen.error = error if isinstance(error, Exception) else None
             if not (seen.of(Forward) or seen.of(Backward)):
+                if isinstance(error, Exception):
+                    text = f"{_placed(error, script)}. No training was seen before that"
+                    write_file(answer, json.dumps(text).encode())
                 raise
         finish()

@@ -430,7 +430,7 @@ def _too_small(case: Case) -> Finding | None:
     if len(rates) > 1 and rates[-1] > 1.05 * rates[0]:
         return None  # a warm-up
     if rate == 0 and not any(rates):
-        return Finding("fail", "lr is 0", "lr=0.1 for SGD, lr=0.001 for Adam, to begin with")
+        return _zero(case)
     for factor, steps in _trials(case, (100.0, 1e3, 1e4, 1e5, 1e6, 1e8)):
         other = _at(case, factor, steps)
         if len(other) > steps and other[-1] < start - 0.25 * abs(start):
@@ -442,6 +442,16 @@ def _too_small(case: Case) -> Finding | None:
     if not case.learns and _at(case, 1, 80)[-1] > 0.97 * _bar(case, start):
         raise Unseen("neither this rate nor a larger one lowers the loss of a batch: not decided")
     return None
+
+
+def _zero(case: Case) -> Finding:
+    """A rate of 0: a scheduler of torch's leaves the rate that it began with as initial_lr."""
+    base = max(float(group.get("initial_lr") or 0) for group in case.optimizer.param_groups)
+    if not base:
+        return Finding("fail", "lr is 0", "lr=0.1 for SGD, lr=0.001 for Adam, to begin with")
+    why = f"lr is 0: its schedule makes it so of lr={base:g}"
+    cure = "call scheduler.step() after each optimizer.step(), or start its factor above 0"
+    return Finding("fail", why, cure)
 
 
 def _rates(case: Case) -> list[float]:

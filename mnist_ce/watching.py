@@ -184,6 +184,11 @@ class Seen:
         return last or next((f.model for f in self.of(Forward)), None)
 
     @property
+    def things(self) -> list[Any]:
+        """All models and optimizers that were called, those too whose output is no scores."""
+        return list(self._known.values())
+
+    @property
     def optimizers(self) -> list[Any]:
         return list({id(u.optimizer): u.optimizer for u in self.of(Update)}.values())
 

@@ -5,6 +5,7 @@ import random
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -266,6 +267,65 @@ def test_everything_is_put_back_and_nothing_printed(shift, capfd, sample):
     assert [part.training for part in model.modules()] == [True, False, True, True]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert capfd.readouterr() == ("", "")
+
+
+class Holding(nn.Linear):
+    """As of Hugging Face: the loss is computed inside of the model, which returns both."""
+
+    form = staticmethod(lambda loss, z: loss)
+
+    def forward(self, x, y):
+        z = super().forward(x)
+        return self.form(F.cross_entropy(z, y), z)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [lambda loss, z: loss, lambda loss, z: SimpleNamespace(loss=loss, logits=z)],
+    ids=["the loss", "an object"],
+)
+def test_a_watched_model_that_returns_its_loss_is_as_it_was_after_the_training(form):
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(32, 4, generator=generator), torch.arange(32) % 3
+    model = Holding(4, 3)
+    model.form = form
+    optimizer = torch.optim.Adam(model.parameters(), 0.1)
+    with watch() as seen:
+        for _ in range(3):
+            optimizer.zero_grad()
+            out = model(x, y)
+            getattr(out, "loss", out).backward()
+            optimizer.step()
+        model.eval()
+    before = [p.detach().clone() for p in model.parameters()], model.weight.grad.clone()
+    assert examine(seen).causes == [] and not model.training
+    assert all(map(torch.equal, model.parameters(), before[0]))
+    assert torch.equal(model.weight.grad, before[1])
+    assert [state["step"].item() for state in optimizer.state.values()] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    "rate, schedule, why, fix",
+    [
+        (0.003, lambda k: k / 100, "lr is 0: its schedule makes it so of lr=0.003",
+         "call scheduler.step() after each optimizer.step(), or start its factor above 0"),
+        (0.0, None, "lr is 0", "lr=0.1 for SGD, lr=0.001 for Adam, to begin with"),
+    ],
+    ids=["warm-up never stepped", "none"],
+)  # fmt: skip
+def test_a_rate_of_0_is_cured_where_it_was_made(rate, schedule, why, fix):
+    x, y = torch.randn(32, 4, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 3
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.Adam(model.parameters(), rate)
+    if schedule:
+        torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+    with watch() as seen:
+        for _ in range(3):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    (check,) = examine(seen).failed
+    assert (check.cause, check.why, check.fix) == ("lr-small", why, fix)
 
 
 def test_a_model_that_counts_its_calls_counts_none_of_these(sample):

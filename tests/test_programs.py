@@ -166,18 +166,23 @@ def test_a_script_that_fails_after_it_has_trained_is_examined(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
-    "text, seen",
+    "text, told",
     [
-        ("print('hello')\n", "no module was called and nothing sent backward"),
-        ("import no_such_thing\n", "ModuleNotFoundError: No module named 'no_such_thing'"),
+        ("print('hello')\n", r"own.py: no training was seen in it. It ended with exit code 0: "
+         r"no module was called and nothing sent backward in \d+ s \(--seconds 60\)"),
+        ("import no_such_thing\n", "own.py, line 1: ModuleNotFoundError: No module named "
+         "'no_such_thing'. No training was seen before that"),
+        (f"{SCRIPT}nn.functional.cross_entropy(model(\n    x[:, 1:]), y)\n", r"own.py, line 10: "
+         r"RuntimeError: mat1 and mat2 .* \(64x4 and 5x2\). No training was seen before that"),
+        ("x = 1\ny = = 2\n", "own.py, line 2: SyntaxError: invalid syntax. No training was .*"),
     ],
-    ids=["nothing", "import"],
-)
-def test_a_script_that_trains_nothing_is_told_in_one_line(tmp_path, monkeypatch, text, seen):
-    path = written(tmp_path, monkeypatch, text)
-    with pytest.raises(ValueError, match=r"own\.py: no training was seen in it") as told:
-        examine_script(path)
-    assert "\n" not in str(told.value) and seen in str(told.value)
+    ids=["nothing", "import", "shapes", "syntax"],
+)  # fmt: skip
+def test_a_script_that_trains_nothing_is_told_in_one_line(tmp_path, monkeypatch, text, told):
+    written(tmp_path, monkeypatch, text)
+    with pytest.raises(ValueError) as error:
+        examine_script("own.py")
+    assert re.fullmatch(told, str(error.value).replace(str(tmp_path) + "/", ""))
 
 
 def test_a_script_that_is_not_there(tmp_path):
