@@ -96,6 +96,13 @@ class Report(Table):
         """The ids of what failed, then of what was warned of, each once."""
         return list(dict.fromkeys(check.cause for check in self.failed + self.warned))
 
+    @property
+    def unseen(self) -> list[Check]:
+        """What could not be looked for: the SKIP lines, not what another finding explains."""
+        known = {check.cause for check in self if check.status != "skip" or check.follows}
+        told = lambda check: check.cause not in known and not check.why.startswith("see ")
+        return [check for check in self.skipped if told(check)]
+
     def _lines(self) -> Iterator[tuple[str, str, str]]:
         """Rows of status, cause and text; what passed shares one row."""
         for check in self.failed + self.warned:
@@ -108,10 +115,8 @@ class Report(Table):
                 if other.follows == check.cause:
                     yield "", f"  so {other.cause}", other.why
         alike: dict[tuple[str, str], list[str]] = {}
-        known = {check.cause for check in self if check.status != "skip" or check.follows}
-        for check in self.skipped:
-            if check.cause not in known and not check.why.startswith("see "):
-                alike.setdefault((check.why, check.fix), []).append(check.cause)
+        for check in self.unseen:
+            alike.setdefault((check.why, check.fix), []).append(check.cause)
         for (why, fix), causes in alike.items():
             yield "skip", "", ", ".join(dict.fromkeys(causes))
             yield "", "", " ".join(filter(None, (why, fix and f"-> {fix}")))

@@ -6,6 +6,7 @@
 __all__ = ['main']
 
 # %% ../nbs/reference/22_cli.ipynb #15277449
+import ast
 import contextlib
 import importlib
 import io
@@ -187,11 +188,12 @@ _device = click.option(
     help="auto, cpu or cuda; auto takes CUDA where there is one.",
 )  # fmt: skip
 _data_seed = click.option("--data-seed", default=0, help="The seed of the order of the batches.")
+_json_option = click.option(
+    "--json", "as_json", is_flag=True,
+    help="Print the result as JSON, and nothing else, to the standard output.",
+)  # fmt: skip
 _telling_options = _options(
-    click.option(
-        "--json", "as_json", is_flag=True,
-        help="Print the result as JSON, and nothing else, to the standard output.",
-    ),
+    _json_option,
     click.option(
         "--quiet", is_flag=True, help="No bars and no tables, only the names of the files written."
     ),
@@ -1113,6 +1115,22 @@ def _autopsy(seeds: int, factorial_seeds: int, device: str, output: str | None, 
 
 _THING = _Function(function=False)
 _THINGS = "train", "valid", "optimizer"
+_IN_PYTHON = "examine(...) in Python takes what a script cannot pass"
+
+
+class _Examining(click.Command):
+    """A command that hands options on to a script, but not its own ones when they are misspelt."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        known = [name for option in self.get_params(ctx) for name in option.opts]
+        offered = [name for name in known if name.startswith("--") and name != "--answer"]
+        for word in itertools.takewhile("--".__ne__, args):
+            name = word.partition("=")[0]
+            near = get_close_matches(name, offered, 1, 0.8)  # --seed is none of --seconds
+            if name.startswith("--") and name not in known and near:
+                told = f"{name}: did you mean {near[0]}?"
+                raise click.UsageError(f"{told} what is meant for the script goes after --", ctx)
+        return super().parse_args(ctx, args)
 
 
 def _examined(target: str, arguments: tuple[str, ...], seconds: float, names: Any) -> Any:
@@ -1123,7 +1141,8 @@ def _examined(target: str, arguments: tuple[str, ...], seconds: float, names: An
         raise click.UsageError(f"{target}: {found}")
     useless = [f"--{name}" for name, value in names.items() if value and name != "metric"]
     if useless:
-        raise click.UsageError(f"a script brings its own: leave out {', '.join(useless)}")
+        told = f"a script brings its own: leave out {', '.join(useless)}"
+        raise click.UsageError(f"{told}; {_IN_PYTHON}")
     try:
         return doctor.examine_script(
             target, *arguments, seconds=seconds, metric=names["metric"] or ""
@@ -1134,7 +1153,16 @@ def _examined(target: str, arguments: tuple[str, ...], seconds: float, names: An
             told += f". Write the script's own arguments after it: mnist-ce doctor {target} -- …"
         if "EOFError" in told:
             told += ". A script is given nothing to read: let it take arguments"
+        if "no training was seen in it" in told and (name := _loss_in(Path(target))):
+            told += f". For a loss in it write {target}:{name}"
         raise click.ClickException(told) from error
+
+
+def _loss_in(script: Path) -> str:
+    """The name of a function in a script that may be a loss; "" where there is none."""
+    functions = [n for n in ast.parse(script.read_bytes()).body if isinstance(n, ast.FunctionDef)]
+    pairs = [function.name for function in functions if len(function.args.args) == 2]
+    return next((name for name in pairs if "loss" in name), next(iter(pairs), ""))
 
 
 def _apart(target: str | None, columns: int | None, seconds: float, names: Any) -> Any:
@@ -1167,6 +1195,7 @@ def _colored(report: Any) -> str:
 
 @main.command(
     "doctor",
+    cls=_Examining,
     context_settings=dict(ignore_unknown_options=True),
     epilog=_epilog("""
         mnist-ce doctor train.py
@@ -1196,7 +1225,8 @@ def _colored(report: Any) -> str:
     help="How long a script or your functions may run.",
 )
 @click.option("--answer", type=click.Path(path_type=Path), hidden=True)
-@_telling_options
+@_json_option
+@click.option("--quiet", is_flag=True, help="Print nothing: the exit code tells.")
 def _doctor(target: str | None, arguments: tuple[str, ...], columns: int | None, seconds: float,
             answer: Path | None, as_json: bool, quiet: bool, **names: Any) -> None:  # fmt: skip
     """Examine your own training: why does it not learn?
@@ -1232,4 +1262,10 @@ def _doctor(target: str | None, arguments: tuple[str, ...], columns: int | None,
         _print_json([check._asdict() for check in report])
     else:
         _say(_colored(report))
+        causes, unseen = ({check.cause for check in part} for part in (report, report.unseen))
+        if 2 * len(unseen) > len(causes) and not quiet:
+            told = f"{len(causes) - len(unseen)} of {len(causes)} causes could be looked for; "
+            told += "the SKIP lines say what is missing"
+            more = f"; {_IN_PYTHON}" if target is not None and target.endswith(".py") else ""
+            click.echo(told + more, err=True)
     raise SystemExit(bool(report.failed))

@@ -544,10 +544,24 @@ def test_the_doctors_signs_have_colors_on_a_terminal_alone(ill):
         assert on_terminal(**environment).stdout == plain_text
 
 
+def test_the_doctor_says_how_much_could_be_looked_for_where_it_is_little(ill, monkeypatch):
+    unseen, causes = {check.cause for check in ill.unseen}, {check.cause for check in ill}
+    assert "lr-small" in unseen and "not-finite" not in unseen and "sign" not in unseen
+    told = f"{len(causes) - len(unseen)} of {len(causes)} causes could be looked for; "
+    assert invoke("doctor", "a:b").stderr == f"{told}the SKIP lines say what is missing\n"
+    half = type(ill)([check for check in ill if check.cause not in unseen])
+    half += [check for check in ill.unseen][: len({check.cause for check in half})]
+    monkeypatch.setattr(cli.doctor, "report_apart", lambda *given: (half, 1, ""))
+    assert invoke("doctor", "a:b").stderr == ""
+
+
 def test_the_doctor_quiet_and_as_json(ill):
     quiet = invoke("doctor", "a:b", "--quiet")
     assert (quiet.exit_code, quiet.output) == (1, "")
-    rows = json.loads(invoke("doctor", "a:b", "--json").stdout)
+    assert re.search(r"--quiet +Print nothing: the exit code tells\.", told("doctor", "--help"))
+    done = invoke("doctor", "a:b", "--json")
+    assert done.stderr == ""
+    rows = json.loads(done.stdout)
     assert [row["cause"] for row in rows if row["status"] == "fail"] == [c.cause for c in ill.failed]
 
 

@@ -185,6 +185,34 @@ def test_a_script_that_trains_nothing_is_told_in_one_line(tmp_path, monkeypatch,
     assert re.fullmatch(told, str(error.value).replace(str(tmp_path) + "/", ""))
 
 
+def test_of_a_file_that_trains_nothing_the_loss_in_it_is_named(tmp_path, monkeypatch):
+    text = "def share(z, y): return 0\ndef my_loss(z, y): return z.sum()\n"
+    written(tmp_path, monkeypatch, text)
+    told = run("own.py")
+    assert told.exit_code == 1 and told.output.endswith(". For a loss in it write own.py:my_loss\n")
+    written(tmp_path, monkeypatch, "def read(path): return 0\n")
+    assert "For a loss" not in run("own.py").output
+
+
+def test_a_script_of_which_little_is_seen_says_how_much_and_gets_its_options(tmp_path, monkeypatch):
+    text = f"""{SCRIPT}
+assert sys.argv[1:] == ["--seed", "3", "--jsn"]
+for _ in range(3):
+    optimizer.zero_grad()
+    type("Net", (nn.Linear,), dict(forward=lambda self, x: model(x).sum()))(1, 1)(x).backward()
+    optimizer.step()
+"""
+    written(tmp_path, monkeypatch, text)
+    told = run("own.py", "--seed", "3", "--", "--jsn")
+    assert told.exit_code == 0 and "SKIP" in told.stdout, told.output
+    how = re.fullmatch(
+        r"(\d+) of (\d+) causes could be looked for; the SKIP lines say what is missing; "
+        r"examine\(\.\.\.\) in Python takes what a script cannot pass\n", told.stderr,
+    )  # fmt: skip
+    seen, of = map(int, how.groups())
+    assert 0 < seen < of / 2
+
+
 def test_a_script_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="no.py: there is no such script"):
         examine_script(tmp_path / "no.py")
@@ -211,7 +239,11 @@ def test_a_metric_of_ones_own_beside_a_script(tmp_path, monkeypatch):
     told = run("train.py", "--metric", "mine:share")
     assert told.exit_code == 1 and "metric-wrong" in told.output
     for words, why in [
-        (["train.py", "--model", "mine:share"], "a script brings its own: leave out --model"),
+        (["train.py", "--model", "mine:share"], "a script brings its own: leave out --model; "
+         "examine(...) in Python takes what a script cannot pass"),
+        (["train.py", "--jsn"],
+         "--jsn: did you mean --json? what is meant for the script goes after --\n"),
+        (["train.py", "--secs=3"], "--secs: did you mean --seconds?"),
         ([str(tmp_path)], "is no script: name a .py file"),
     ]:
         told = run(*words)
