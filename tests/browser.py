@@ -68,6 +68,7 @@ def main(python, browser):
     for name in "nbs", "benchmarks", "mnist_ce":
         shutil.copytree(ROOT / name, place / name)
     options = ["--no-browser", "--expose-app-in-browser", "--port=0", "--ServerApp.port_retries=0", "--allow-root"]
+    python = str(Path(python).absolute())  # not resolved: a link into an environment
     command = [python, "-m", "jupyterlab", *options, f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={place}"]
     said = place / "said"
     with open(said, "w") as log, subprocess.Popen(command, stderr=log, cwd=place) as server, sync_playwright() as p:
