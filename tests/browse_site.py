@@ -229,6 +229,7 @@ def main(site, axe, browser):
     server = http.server.ThreadingHTTPServer(
         ("localhost", 0), functools.partial(Quiet, directory=site)
     )
+    server.handle_error = lambda *of: None  # a page that is left while it loads is no fault
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with sync_playwright() as p:
         chromium = p.chromium.launch(executable_path=browser, args=["--no-sandbox"])
