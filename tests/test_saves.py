@@ -19,7 +19,7 @@ from conftest import benchmark
 from mnist_ce import cli, ensemble, original, results, training
 from mnist_ce.data import Digits
 from mnist_ce.ensemble import compare, fit_many, sweep
-from mnist_ce.losses import cross_entropy_loss, mnist_loss, softmax_loss
+from mnist_ce.losses import cross_entropy_loss, mnist_loss, nll_loss, softmax_loss
 from mnist_ce.metrics import accuracy
 from mnist_ce.original import factorial, reproduce
 from mnist_ce.networks import one_cycle, recipe
@@ -265,6 +265,19 @@ def test_a_resumed_training_is_the_training(sample, tmp_path, monkeypatch, loss,
     assert alike(resumed, at_once)
     assert kind == "dropout" or torch.equal(torch.get_rng_state(), state), "the caller's state is as it was"
     assert alike(train(resume=path), at_once), "nothing is left to do"
+
+
+def test_a_training_on_log_probabilities_is_resumed_as_well(sample, tmp_path, one_thread):
+    few = sample[0][::25], sample[1][::10]
+
+    def train(**more):
+        torch.manual_seed(0)
+        settings = dict(model=nn.Sequential(nn.Linear(784, 2), nn.LogSoftmax(1)), lr=0.1, device="cpu", progress=False)
+        return fit(nll_loss, *few, **dict(settings, epochs=10) | more)
+
+    at_once = train()
+    train(resume=tmp_path / "state", epochs=4)
+    assert alike(train(resume=tmp_path / "state"), at_once)
 
 
 def test_another_training_is_not_resumed(few, tmp_path):
