@@ -887,3 +887,14 @@ def test_a_live_curve_is_drawn_after_each_epoch_where_there_is_a_notebook(few, m
     assert [list(line.get_ydata()) for line in left.lines] == [run.runs.train_loss[:, 0].tolist(), run.runs.valid_loss[:, 0].tolist()]
     assert list(right.lines[0].get_ydata()) == run.accuracy.tolist()
     assert drawn[-1].alt.endswith(f"after epoch 3 the accuracy is {run.history[-1].accuracy:.4f}")
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_loss_that_grew_without_end_is_told(few, epochs):
+    train, valid = few
+    settings = dict(epochs=epochs, lr=0.7, batch_size=64, device="cpu", progress=False)
+    with pytest.warns(UserWarning) as said:
+        run = fit(nn.functional.mse_loss, train, valid, **settings)
+    ended = f"mse_loss: the loss ended at {run.valid_loss[-1]:.4g}, where scores of 0 have 0.5"
+    assert [str(one.message) for one in said] == [f"{ended}: lr=0.7 is too large for it, write lr=0.007"]
+    assert fit(nn.functional.mse_loss, train, valid, **settings | dict(lr=0.007)).valid_loss[-1] < 0.5
