@@ -298,8 +298,9 @@ def _is_sheet(mask: np.ndarray) -> bool:
     from scipy.spatial import ConvexHull
 
     points = np.argwhere(mask)
+    corners = np.concatenate([points + [i, j] for i in (0, 1) for j in (0, 1)])  # of the pixels
     narrow, wide = np.linalg.eigvalsh(np.cov(points.T))
-    return bool(narrow > 0.16 * wide and len(points) > 0.92 * ConvexHull(points).volume)
+    return bool(narrow > 0.16 * wide and len(points) > 0.92 * ConvexHull(corners).volume)
 
 
 def _in_form(dark: np.ndarray, clear: float) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from conftest import benchmark
 from PIL import Image, ImageDraw
 
-from mnist_ce.data import mnist_sample
+from mnist_ce.data import mnist, mnist_sample
 from mnist_ce.losses import cross_entropy_loss, mnist_loss
 from mnist_ce.photo import draw_pad, read_digit
 from mnist_ce.training import fit
@@ -202,3 +202,9 @@ def test_a_sheet_on_a_dark_table_is_read_as_what_is_on_it(three, turn):
 
 def test_ink_in_two_tones_is_read(three):
     assert (read_digit(np.where(three < 120, 20, 240).astype(np.uint8)[::4, ::4]) - read_digit(three)).abs().mean() < 0.05
+
+
+def test_a_thick_digit_in_few_pixels_is_no_sheet():
+    x = mnist()[1].x
+    for row in x[(x > 0.5).sum(1).topk(40).indices]:  # those with the most ink
+        read_digit(row.view(28, 28))
