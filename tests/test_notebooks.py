@@ -1,4 +1,4 @@
-"""Every lesson runs from top to bottom and prints what is stored in it, so no number in it is stale."""
+"""Every notebook runs from top to bottom and prints what is stored in it, so no number in it is stale."""
 import re
 from pathlib import Path
 
@@ -8,7 +8,7 @@ nbformat = pytest.importorskip("nbformat", reason="Jupyter is a development tool
 pytest.importorskip("nbclient", reason="Jupyter is a development tool")
 
 ROOT = Path(__file__).parent.parent
-NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))  # what readers read; nbdev-test runs the reference
+NOTEBOOKS = [path for path in sorted((ROOT / "nbs").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
 NUMBER = re.compile(r"[+-]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?")
 
 

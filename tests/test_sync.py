@@ -80,6 +80,8 @@ def test_notebooks_are_clean_and_executed(path, tmp_path):
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     assert outputs, f"{path.name} has no stored outputs"
     assert not any(output["output_type"] == "error" for output in outputs)
+    there = re.search(r"/\S+/mnist_ce/\w+\.py", json.dumps(outputs))
+    assert not there, f"{path.name}: {there and there[0]} is a place on the machine that ran it"
 
 
 # Lesson 00 is plain PyTorch and imports nothing of ours.
