@@ -219,11 +219,7 @@ def main(folder: Path) -> None:
     for path in sorted(NBS.glob("[0-9]*.ipynb")):
         if '"interact(' in path.read_text():
             once(write, path, folder / path.stem, path)
-    photo = NBS.parent / "mnist_ce" / "photo.py"
-    if photo.exists() and "def draw_pad(" in photo.read_text():
-        once(write_pad, photo, folder / "draw")
-    else:
-        print("no page to draw a digit on: this package has no mnist_ce.photo.draw_pad")
+    once(write_pad, NBS.parent / "mnist_ce" / "photo.py", folder / "draw")
 
 
 if __name__ == "__main__":

@@ -434,7 +434,7 @@ def fit(
                 progress=progress, kept=kept, show=show, **plan,  # type: ignore
             ))  # fmt: skip
         if not known.doubts:
-            _warn_if_stuck(run, valid, rate, known)
+            _warn_if_stuck(run, valid, rate, known, columns)
         return run
 
 
@@ -458,10 +458,8 @@ def _live_curve(epochs: int) -> Callable[[Runs], None]:
     return show
 
 
-def _warn_if_stuck(run: Run, valid: Digits, rate: Any, loss: Loss) -> None:
-    scores = run.runs.answers(valid)[0]
-    answers = scores.max(1).indices.unique()
-    zeros = torch.zeros_like(scores[:, : loss.columns])
+def _warn_if_stuck(run: Run, valid: Digits, rate: Any, loss: Loss, columns: int) -> None:
+    zeros = torch.zeros(len(valid), columns, device=valid.x.device)
     knows_nothing = loss(zeros, valid.y).item() if loss.scores == "logits" else 0.0
     ended = run.valid_loss[-1].item() if len(run.valid_loss) else 0.0
     if ended > 1000 * knows_nothing > 0:  # and not infinite: that is another error
@@ -470,9 +468,12 @@ def _warn_if_stuck(run: Run, valid: Digits, rate: Any, loss: Loss) -> None:
             f"{knows_nothing:.4g}: lr={rate:g} is too large for it, write lr={rate / 100:g}",
             stacklevel=3,
         )
-    elif len(run.valid_loss) < 3:
-        return  # too soon to tell
-    elif len(answers) == 1 and len(valid.y.unique()) > 1 and not scores.isnan().any():
+        return
+    if len(run.valid_loss) < 3:  # too soon to tell
+        return
+    scores = run.runs.answers(valid)[0]
+    answers = scores.max(1).indices.unique()
+    if len(answers) == 1 and len(valid.y.unique()) > 1 and not scores.isnan().any():
         warnings.warn(
             f"{run.settings['loss']}: the model answers {valid.classes[int(answers)]!r} to every "
             f"validation image, an accuracy of {run.accuracy[-1]:.4f}: it has not learned. Is "
