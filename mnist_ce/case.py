@@ -42,9 +42,10 @@ from mnist_ce.watching import (
     Layer,
     Seen,
     Update,
+    View,
     last_function,
     replayed,
-    tensors_in,
+    taken,
     undisturbed,
     watch,
 )
@@ -460,6 +461,12 @@ class Case:
         return self.get("train") if self.has("train") else self.get("valid")
 
     @property
+    def several(self) -> bool:
+        """Whether the model takes several inputs: then x has the numbers of a batch's rows."""
+        model = None if self.seen is None else self.seen.model
+        return isinstance(model, View) and model.several
+
+    @property
     def late(self) -> bool:
         return time.monotonic() > self.end
 
@@ -534,8 +541,9 @@ class Case:
     @functools.cached_property
     def model(self) -> Any:
         """The model: as passed, else the largest module that the step calls."""
-        if self.get("model") is not None:
-            return self.get("model")
+        given = self.get("model")
+        if given is not None:
+            return given if self.seen is None else self.seen.view_of(given)
         if self.seen is not None and self.seen.model is not None:
             return self.seen.model
         raise Unseen("no model was seen: pass model=")
@@ -547,6 +555,11 @@ class Case:
         if self.seen is not None and len(self.seen.optimizers) == 1:
             return self.seen.optimizers[0]
         raise Unseen("no optimizer was seen: pass optimizer=")
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether the loop moves its weights itself, and the optimizer was read from that."""
+        return self.seen is not None and self.optimizer is self.seen.measured
 
     @functools.cached_property
     def weights(self) -> list[nn.Parameter]:
@@ -570,27 +583,11 @@ class Case:
         return self.shaped(x), y.to(self.device)
 
     def target_of(self, forward: Forward) -> Tensor | None:
-        """The targets that belong to a model's call: of the loader's batch, else of the calls."""
+        """The targets that belong to a model's call: of the loader's batch, else what it met."""
         batch, n = forward.batch, len(forward.out) if forward.out is not None else -1
         if isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[1], Tensor):
             return batch[1] if len(batch[1]) == n else None
-        back = next((b for b in self.seen.of(Backward) if b.calls), None)  # type: ignore
-        if back is None or forward.out is None:
-            return None
-        made = {id(forward.out)}
-        for call in back.calls:
-            parts = _leaves(call)
-            if any(id(part) in made for part in parts):
-                for part in parts:
-                    rows = part.ndim > 0 and len(part) == n and id(part) not in made
-                    if rows and not torch.equal(
-                        part.flatten().cpu(), torch.arange(n).to(part.dtype)
-                    ):
-                        return part
-                made.update(
-                    id(t) for t in (call.out if isinstance(call.out, tuple) else (call.out,))
-                )
-        return None
+        return forward.y
 
     def shaped(self, x: Tensor) -> Tensor:
         """Inputs as the model takes them: rows of `Digits` may be pictures to it."""
@@ -660,7 +657,7 @@ class Case:
             return True
         return any(
             part is y or part.shape == y.shape and part.dtype == y.dtype and torch.equal(part, y)
-            for call in back.calls for part in _leaves(call)
+            for call in back.calls for part in taken(call)
         )  # fmt: skip
 
     @property
@@ -688,7 +685,7 @@ class Case:
             return None
         backward = events[back]
         for candidate in self._targets(backward.calls, y):  # type: ignore
-            found = replayed(backward.calls, forward.out, candidate, backward.root)  # type: ignore
+            found = replayed(backward.calls, [forward.out, candidate], backward.root)  # type: ignore
             if found is not None:
                 with contextlib.suppress(Exception):
                     n = max(2, len(forward.out) // 2)
@@ -699,7 +696,7 @@ class Case:
     @staticmethod
     def _targets(calls: list[Call], y: Tensor) -> list[Tensor]:
         """The tensor in the calls that holds the batch's targets."""
-        used = [part for call in calls for part in _leaves(call)]
+        used = [part for call in calls for part in taken(call)]
         same = [t for t in used if t.shape == y.shape and t.dtype == y.dtype and torch.equal(t, y)]
         return same[:1] or [y]
 
@@ -871,6 +868,3 @@ class Misfit(Exception):
         super().__init__(told(error))
         self.x = x
 
-
-def _leaves(call: Call) -> list[Tensor]:
-    return tensors_in((call.args, call.kwargs))

@@ -148,6 +148,8 @@ class _Neighbors:
     """How far labels of neighbors agree, in train, in valid and between them."""
 
     def __init__(self, case: Case):
+        if case.several:
+            raise Unseen("the model takes several inputs: likeness is not defined")
         x, y = case.sample if _blends(case) else case.once(_fed)
         self.x, labels = _rows(x), labels_in(y)
         if labels is None or len(labels.unique()) < 2:
@@ -251,7 +253,7 @@ def _imbalance(case: Case) -> Finding | None:
 # %% ../nbs/reference/13_data_checks.ipynb #f7c3de17
 def _sorted(case: Case) -> Finding | None:
     data = case.get("train")
-    watched = data is None and case.watched is not None
+    watched = case.watched is not None and not hasattr(data, "dataset")
     if not watched and not hasattr(data, "dataset") and not isinstance(data, list):
         raise Unseen("the order of the batches is not known: pass the loader")
     ys = [labels_in(y) for _, y in case.batches if isinstance(y, Tensor)]

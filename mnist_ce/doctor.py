@@ -199,13 +199,13 @@ def examine(
     seen = loss if isinstance(loss, Seen) else None
     if seen is not None:
         given.update(loss=None)
-        if train is None and len(seen.train_loaders) == 1:
-            given.update(train=seen.train_loaders[0])
-        elif train is None:
+        if train is None:
+            given.update(train=_only(seen.train_loaders, seen))
+        if valid is None:
+            given.update(valid=_only(seen.valid_loaders, seen))
+        if given["train"] is None:
             with contextlib.suppress(Unseen):
                 given.update(train=Case(seen=seen).batches)
-        if valid is None and len(seen.valid_loaders) == 1:
-            given.update(valid=seen.valid_loaders[0])
     fastai = sys.modules.get("fastai.learner")  # who has a Learner has imported it
     if fastai and isinstance(loss, fastai.Learner):
         given.update(_of_learner(loss, given))
@@ -240,6 +240,14 @@ def examine(
             for kept in seen.start:
                 kept.put_back()
         return Report(_examined(case))
+
+
+def _only(loaders: list[Any], seen: Seen) -> Any:
+    """The loader, if there is one that gives pairs (inputs, targets)."""
+    batches = [forward.batch for forward in seen.of(Forward) if forward.batch is not None]
+    pairs = all(isinstance(batch, (tuple, list)) and len(batch) == 2 for batch in batches)
+    found = [loader for loader in loaders if not hasattr(loader, "__next__")]
+    return found[0] if len(found) == len(loaders) == 1 and pairs else None
 
 
 def _defaults_for(model: Any) -> Any:

@@ -13,7 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from .case import Case, Experiment, Finding, Misfit, Unseen, number, shown
-from .watching import Layer, first_tensor, held_by, tensors_in, watch
+from mnist_ce.watching import (
+    ByHand,
+    Layer,
+    first_tensor,
+    held_by,
+    is_weight,
+    joints,
+    made,
+    taken,
+    watch,
+)
 
 # %% ../nbs/reference/12_model_checks.ipynb #dffcf698
 def _module(case: Case) -> nn.Module:
@@ -45,10 +55,16 @@ def _output(case: Case, x: Tensor) -> Tensor:
 def _weighted(case: Case) -> list[tuple[str, Layer]]:
     """The layers with a weight of rows and columns, by name, in the order of their calls."""
     names = {id(part): name for name, part in _module(case).named_modules()}
-    found = []
+    found: list[tuple[str, Layer]] = []
+    if isinstance(case.model, ByHand):
+        for joint in joints(case.trace[2], case.weights):
+            if any(t.ndim > 1 for t in joint.weights):
+                layer = Layer(case.model, joint.data[0], joint.out)
+                found.append((f"product {len(found) + 1}", layer))
     for layer in case.trace[1]:
         own = list(layer.module.parameters(recurse=False))
         plain = not isinstance(layer.module, nn.Embedding) and isinstance(layer.out, Tensor)
+        plain = plain and layer.out.ndim > 0
         if plain and any(p.ndim > 1 for p in own):
             name, kind = names.get(id(layer.module), ""), type(layer.module).__name__
             found.append((f"layer {name!r} ({kind})" if name else "the model", layer))
@@ -180,12 +196,12 @@ def _foreign(case: Case) -> list[tuple[str, Tensor]]:
         for p in layer.module.parameters():
             if p.requires_grad and id(p) not in known and not _stand_in(p):
                 found[id(p)] = (f"a {type(layer.module).__name__}", p)
-    made = {id(t) for call in calls for t in tensors_in(call.out)}
+    of_calls = {id(t) for call in calls for t in made(call)}
     for call in calls:
-        for t in tensors_in((call.args, call.kwargs)):
-            if not (t.requires_grad and t.is_leaf) or _stand_in(t):
+        for t in taken(call):
+            if not is_weight(t) or _stand_in(t):
                 continue
-            if id(t) not in known | made | set(found):
+            if id(t) not in known | of_calls | set(found):
                 found[id(t)] = (f"a tensor {list(t.shape)}", t)
     return list(found.values())
 

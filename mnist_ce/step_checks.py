@@ -18,7 +18,7 @@ from torch.optim.optimizer import (
 )
 
 from .case import Case, Experiment, Finding, Unseen, number
-from .loss_checks import climbs
+from .loss_checks import PULLS, climbs, unheard
 from .scores import told
 from mnist_ce.watching import (
     Backward,
@@ -218,6 +218,8 @@ def _ascends(case: Case) -> Finding | None:
     case.optimizer  # raises Unseen where there is none
     if not climbs(case):
         return None
+    if case.by_hand:
+        return Finding("fail", "the weights move along their gradient: uphill", "p -= lr * p.grad")
     if case.has("loss") and case.subject is not None and case.subject.reading.direction == "rises":
         return None
     return Finding("fail", "the optimizer has maximize=True: it climbs", "maximize=False")
@@ -416,6 +418,19 @@ def _too_large(case: Case) -> Finding | None:
     raise Unseen("neither this rate nor a smaller one lowers the loss of a batch: not decided")
 
 
+def _stuck(case: Case) -> Finding | None:
+    why = unheard(case)
+    if not why:
+        return None
+    try:
+        own = _at(case, 1, 80)
+    except Unseen:  # no loop: the threshold alone
+        own = [1.0, 1.0]
+    if own[-1] < 0.5 * own[0]:
+        return None  # its own steps bring them back
+    return Finding("warn", why, f"{PULLS}; or start with smaller weights")
+
+
 def _too_small(case: Case) -> Finding | None:
     rates = _rates(case)
     if len(rates) > 5 and rates[-1] < 0.1 * rates[0]:
@@ -543,5 +558,7 @@ OF_STEP = [
                "lr-large lr-small"),
     Experiment("lr-large", "the rate is not too large", "model optimizer train", _too_large, "",
                "dead-units"),
+    Experiment("weak-pull", "wrong answers come back", "model loss", _stuck, "",
+               "no-gradient dead-class"),
     Experiment("lr-small", "the rate is not too small", "model optimizer train", _too_small),
 ]  # fmt: skip

@@ -1,5 +1,6 @@
 """Watching changes nothing, puts everything back, and tells the order of what happened."""
 
+import dataclasses
 import itertools
 import random
 import sys
@@ -11,7 +12,17 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mnist_ce.watching import Backward, Forward, Kept, Update, replayed, undisturbed, watch
+from mnist_ce.watching import (
+    Backward,
+    ByHand,
+    Called,
+    Forward,
+    Kept,
+    Update,
+    replayed,
+    undisturbed,
+    watch,
+)
 
 X, Y = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 2
 COUNT, NAMES = 0, ["a"]
@@ -447,7 +458,7 @@ def replay(loss, targets=Y):
     with watch() as seen:
         loss(model(X), targets).backward()
     (forward,), (backward,) = seen.of(Forward), seen.of(Backward)
-    return replayed(backward.calls, forward.out, targets, backward.root)
+    return replayed(backward.calls, [forward.out, targets], backward.root)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 30])
@@ -476,3 +487,253 @@ def test_what_uses_no_targets_or_no_scores_is_no_loss():
     other = torch.ones(2, requires_grad=True)
     assert replay(lambda z, y: (other[y] * 2).mean()) is None
     assert replay(lambda z, y: F.cross_entropy(z, torch.arange(12) % 2)) is None
+
+
+# ---- Models that are called otherwise, and those that are no modules.
+
+
+@dataclasses.dataclass
+class Output:
+    loss: torch.Tensor
+    scores: torch.Tensor
+
+
+class Pupil(nn.Module):
+    """Scores of three values, and what `ways` makes of them and their loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.drop, self.out = nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 2)
+
+    def scores(self, x):
+        return self.out(self.drop(self.hidden(x).relu()))
+
+
+class LossAlone(Pupil):
+    def forward(self, x, y):
+        return F.cross_entropy(self.scores(x), y)
+
+
+class Pair(Pupil):
+    def forward(self, x, y):
+        z = self.scores(x)
+        return z, F.cross_entropy(z, y)
+
+
+class FeaturesFirst(Pupil):
+    def forward(self, x, y):
+        features = self.drop(self.hidden(x).relu())
+        z = self.out(features)
+        return features, z, F.cross_entropy(z, y) + 0.0 * features.sum()
+
+
+class InADict(Pupil):
+    def forward(self, labels, values):
+        z = self.scores(values)
+        return dict(loss=F.cross_entropy(z, labels), scores=z)
+
+
+class AsAnObject(Pupil):
+    def forward(self, batch):
+        z = self.scores(batch["values"])
+        return Output(F.cross_entropy(z, batch["labels"]), z)
+
+
+class Outside(Pupil):
+    def forward(self, x):
+        return dict(scores=self.scores(x))
+
+
+WAYS = dict(
+    loss_alone=(LossAlone, lambda model: model(X, Y)),
+    pair=(Pair, lambda model: model(X, Y)[1]),
+    features_first=(FeaturesFirst, lambda model: model(X, y=Y)[2]),
+    in_a_dict=(InADict, lambda model: model(labels=Y, values=X)["loss"]),
+    as_an_object=(AsAnObject, lambda model: model(dict(labels=Y, values=X)).loss),
+    outside=(Outside, lambda model: F.cross_entropy(model(X)["scores"], Y)),
+)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_module_is_seen_from_its_input_to_its_scores(way):
+    make, loss_of = WAYS[way]
+    model = make()
+    with watch() as seen:
+        for _ in range(2):
+            loss_of(model).backward()
+    view = seen.model
+    assert isinstance(view, Called) and [f.model for f in seen.of(Forward)] == [view, view]
+    forward, backward = seen.events[:2]
+    assert forward.x is X and forward.y is Y and not view.several and view.training
+    assert dict(view.named_parameters()) == dict(model.named_parameters())
+    again = replayed(backward.calls, [forward.out, Y], backward.root)
+    z, y = torch.randn(5, 2, generator=torch.Generator().manual_seed(0)), torch.arange(5) % 2
+    torch.testing.assert_close(again(z, y), F.cross_entropy(z, y))
+    view.eval()
+    assert not model.drop.training
+    for x in X.flip(0), X[3:5], torch.cat([X, X + 1]):
+        torch.testing.assert_close(view(x), model.scores(x))
+
+
+def test_several_inputs_follow_the_numbers_of_their_rows():
+    class Net(Pupil):
+        def forward(self, mask, x, y=None):
+            z = self.scores(x * mask)
+            return z if y is None else (F.cross_entropy(z, y), z)
+
+    model, mask = Net(), (X > 0).float()
+    with watch() as seen:
+        for _ in range(2):
+            model(mask, x=X, y=Y)[0].backward()
+        with torch.no_grad():
+            model(mask, x=X)
+    view = seen.model
+    assert isinstance(view, Called) and view.several
+    assert [f.model for f in seen.of(Forward)] == [view] * 3
+    assert [None if f.x is None else f.x.tolist() for f in seen.of(Forward)] == 2 * [
+        [[k] for k in range(len(X))]
+    ] + [None]
+    view.eval()
+    order = torch.tensor([[3], [0], [3]])
+    torch.testing.assert_close(view(order), model.scores(X * mask)[[3, 0, 3]])
+
+
+def test_an_autoencoder_two_rows_per_input_and_sequences_have_no_scores():
+    class Both(nn.Linear):
+        def forward(self, x):
+            return super().forward(x), x
+
+    class Words(nn.Embedding):
+        def forward(self, x, y):
+            return F.cross_entropy(super().forward(x).flatten(0, 1), y.flatten())
+
+    def squares(model):
+        out, same = model(X)
+        return (out - same).square().mean()
+
+    ids = torch.arange(12).view(4, 3)
+    for model, loss_of in (
+        (Both(3, 3), squares),
+        (Both(3, 3), lambda model: (model(X)[0] - X).square().mean()),
+        (Words(12, 2), lambda model: model(ids, ids % 2)),
+    ):
+        with watch() as seen:
+            loss_of(model).backward()
+        assert seen.model is model
+
+
+def test_a_loss_with_weights_is_not_the_model():
+    class Weighted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, z, y):
+            return F.cross_entropy(z * self.scale, y)
+
+    model, loss = network(), Weighted()
+    with watch() as seen:
+        loss(model(X), Y).backward()
+    assert seen.model is model and len(seen.of(Forward)) == 1
+
+
+def test_data_that_are_read_in_before_do_not_fill_the_tape():
+    model = LossAlone()
+    with watch() as seen:
+        for _ in range(25_000):
+            X[0]
+        model(X, Y).backward()
+    forward, backward = seen.events
+    assert isinstance(seen.model, Called) and len(backward.calls) < 20_000
+    assert replayed(backward.calls, [forward.out, Y], backward.root) is not None
+
+
+def by_hand(move, model=lambda x, w, b: x @ w + b, steps=3):
+    """What is seen of a loop whose step is move(p, its gradient)."""
+    w = torch.randn(3, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    b = torch.zeros(2).requires_grad_()
+    with watch() as seen:
+        for _ in range(steps):
+            loss = F.cross_entropy(model(X, w, b), Y)
+            loss.backward()
+            with torch.no_grad():
+                for p in (w, b):
+                    move(p, p.grad)
+                    p.grad = None
+    return seen, w, b
+
+
+def test_tensors_and_a_function_are_a_model():
+    seen, w, b = by_hand(lambda p, grad: p.sub_(0.25 * grad))
+    assert kinds(seen) == 3 * LOOP[:2] and [back.moved for back in seen.of(Backward)] == [0, 1, 1]
+    model, (forward, *_) = seen.model, seen.events
+    assert isinstance(model, ByHand) and forward.x is X and forward.y is Y
+    assert dict(model.named_parameters()) == {"weight 1 [3, 2]": w, "weight 2 [2]": b}
+    torch.testing.assert_close(model(X[:4] * 2), X[:4] * 2 @ w + b)
+    before = w.detach().clone()
+    with undisturbed(*seen.things), torch.no_grad():
+        w.zero_()
+        assert not model(X).sub(b).any()
+    assert torch.equal(w, before)
+
+
+@pytest.mark.parametrize(
+    "move, lr, maximize",
+    [
+        (lambda p, grad: p.sub_(0.25 * grad), 0.25, False),
+        (lambda p, grad: setattr(p, "data", p.data - 3 * grad), 3.0, False),
+        (lambda p, grad: p.add_(0.1 * grad), 0.1, True),
+    ],
+)
+def test_a_step_by_hand_is_measured(move, lr, maximize):
+    seen, w, b = by_hand(move)
+    (optimizer,) = seen.optimizers
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["maximize"]) == (lr, maximize) and group["params"] == [w, b]
+
+
+def test_a_weight_that_is_left_where_it_is_is_not_in_the_measured_step():
+    seen, w, b = by_hand(lambda p, grad: p.sub_(grad) if p.ndim > 1 else None)
+    assert [group["params"] for group in seen.optimizers[0].param_groups] == [[w]]
+
+
+@pytest.mark.parametrize(
+    "move", [lambda p, grad: p.sub_(0.1 * grad.sign()), lambda p, grad: None], ids=["sign", "none"]
+)
+def test_what_is_no_step_along_the_gradient_is_not_measured(move):
+    assert by_hand(move)[0].optimizers == []
+
+
+def test_weights_that_are_made_anew_in_each_step():
+    w = torch.ones(3, 2, requires_grad=True)
+    with watch() as seen:
+        for _ in range(4):
+            loss = F.cross_entropy(X @ w, Y)
+            loss.backward()
+            w = (w - 0.1 * w.grad).detach().requires_grad_()
+    backs = seen.of(Backward)
+    assert [back.moved for back in backs] == [False, True, True, True]
+    assert [back.stale for back in backs] == 4 * [0] and seen.optimizers == []
+    assert isinstance(seen.model, ByHand)
+
+
+def test_an_embedding_by_hand():
+    ids, table = torch.arange(12).view(6, 2) % 5, torch.randn(5, 4, requires_grad=True)
+    w, y = torch.randn(8, 3, requires_grad=True), torch.tensor([2, 0, 1, 0, 1, 2])
+    with watch() as seen:
+        F.cross_entropy(table[ids].view(-1, 8).tanh() @ w, y).backward()
+    (forward, _) = seen.events
+    assert forward.x is ids and forward.y is y
+    other = torch.tensor([[4, 4], [0, 1]])
+    torch.testing.assert_close(seen.model(other), table[other].view(-1, 8).tanh() @ w)
+
+
+def test_two_branches_by_hand_are_followed_to_where_they_meet_and_two_inputs_are_not_guessed():
+    w, v = torch.ones(3, 2, requires_grad=True), torch.ones(3, 2, requires_grad=True)
+    with watch() as seen:
+        F.cross_entropy(X @ w + (X**2) @ v, Y).backward()
+    torch.testing.assert_close(seen.model(X[:2]), X[:2] @ w + X[:2] ** 2 @ v)
+    other = torch.ones(len(X), 3)
+    with watch() as seen:
+        F.cross_entropy(X @ w + other @ v, Y).backward()
+    assert kinds(seen) == ["Backward"]
