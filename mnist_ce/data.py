@@ -57,7 +57,8 @@ class Digits:
     image's digit in `classes`. classes: the digit (or other class) that each label stands for.
     index: int64 [N], the image's position in the original file, from 0 (default: here).
     digits: the class of each image, so that `run.predict(valid.x) == valid.digits` compares what
-    is comparable. All are tensors in form already; `Digits.of` converts anything else.
+    is comparable; its `.sum() / len(valid)` is the share that is right, of ints and of names.
+    All are tensors in form already; `Digits.of` converts anything else.
     Raises one error that names all that is wrong: TypeError for a type or dtype, else ValueError.
     """
 

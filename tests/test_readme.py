@@ -116,3 +116,10 @@ def test_one_screen_tells_the_story_the_doctor_and_the_two_commands():
 def test_links_within_the_readme_lead_to_a_heading():
     headings = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", README, re.M)}
     assert {*re.findall(r"\]\(#([^)]+)\)", README)} <= headings
+
+
+def test_the_share_of_right_answers_is_written_in_the_way_that_fits_ints_and_names():
+    lesson = json.loads((ROOT / "nbs" / "15_your_own.ipynb").read_text())["cells"]
+    for text in README, "\n".join("".join(cell["source"]) for cell in lesson):
+        shares = re.findall(r"== \w+\.digits\)\S*(?: / len\()?", text)
+        assert shares and {share.partition(")")[2] for share in shares} == {".sum() / len("}
