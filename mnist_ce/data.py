@@ -135,7 +135,11 @@ class Digits:
         faults: list[Exception] = []
         doubts: list[str] = []
         index: Any = None
-        where = f"Digits.of({str(images)!r})" if isinstance(images, (str, Path)) else "Digits.of"
+        path = repr(str(images)) if isinstance(images, (str, Path)) else None
+        where = f"Digits.of({path})" if path else "Digits.of"
+        named = repr(labels) if isinstance(labels, (str, int)) else "labels"
+        call = f"Digits.of({path or 'images'}{f', {named}' * (labels is not None)}"
+        call += f"{', classes=…' * (classes is not None)})"
         if isinstance(images, Digits):
             classes, index = images.classes if classes is None else classes, images.index.clone()
             images, labels = images.x, images.digits if labels is None else labels
@@ -148,11 +152,11 @@ class Digits:
             faults.append(ValueError("there are no images"))
         if x is not None and names is not None and len(x) != len(names):
             faults.append(ValueError(f"{len(x)} images, but {len(names)} labels: give each one"))
-        named, codes = _encode(names, classes, faults)
+        known, codes = _encode(names, classes, faults)
         _refuse(where, faults)
         assert x is not None
-        digits = cls(x, torch.from_numpy(codes).unsqueeze(1).to(x.device), named, index)
-        for doubt in [*doubts, *_doubts(digits)]:
+        digits = cls(x, torch.from_numpy(codes).unsqueeze(1).to(x.device), known, index)
+        for doubt in [*doubts, *_doubts(digits, call)]:
             warnings.warn(f"Digits.of: {doubt}", stacklevel=2)
         return digits
 
@@ -1073,15 +1077,15 @@ def _encode(
     return given, np.array([position.get(name, 0) for name in values], dtype=np.int64)[codes]
 
 # %% ../nbs/reference/00_data.ipynb #f07838c9
-def _doubts(data: Digits) -> Iterator[str]:
-    """What looks wrong with `data`, a line each."""
-    x, n = data.x, len(data)
+def _doubts(data: Digits, call: str) -> Iterator[str]:
+    """What looks wrong with `data`, a line each, and what to write after `call`, which made it."""
+    x, n, write = data.x, len(data), f"write data = {call}, then"
     finite = x.isfinite()
     if not finite.all():
         rows = (~finite).any(1).nonzero().flatten()
         yield (
             f"{int((~finite).sum())} grey values in {len(rows)} images are NaN or infinite, the "
-            f"first in row {int(rows[0])}: write data[data.x.isfinite().all(1)] to drop them"
+            f"first in row {int(rows[0])}: {write} data[data.x.isfinite().all(1)] drops them"
         )
         x = x[finite.all(1)]
     if not x.numel():
@@ -1092,12 +1096,12 @@ def _doubts(data: Digits) -> Iterator[str]:
         scaled = f"data.x / {scale:g}" if low >= 0 else f"(data.x - {low:g}) / {high - low:g}"
         yield (
             f"the images are floats from {low:g} to {high:g}, expected 0 to 1, and are left as "
-            f"they are: write Digits({scaled}, data.y, data.classes)"
+            f"they are: {write} Digits({scaled}, data.y, data.classes)"
         )
     elif 0 < high - low < 0.25:
         yield (
             f"hardly any contrast: the images go from {low:g} to {high:g}, expected 0 to 1 "
-            f"(divided by 255 twice?): write Digits((data.x - {low:g}) / {high - low:g}, "
+            f"(divided by 255 twice?): {write} Digits((data.x - {low:g}) / {high - low:g}, "
             "data.y, data.classes)"
         )
     blank = int((x.amin(1) == x.amax(1)).sum()) if x.shape[1] >= 64 else 0  # no toys
@@ -1111,7 +1115,7 @@ def _doubts(data: Digits) -> Iterator[str]:
         if border > 0.6 and border > inner.mean():
             yield (
                 f"dark on light: the border's mean is {border:.2f}, MNIST's paper is 0, its ink 1: "
-                "write Digits(1 - data.x, data.y, data.classes)"
+                f"{write} Digits(1 - data.x, data.y, data.classes)"
             )
     if n > 1 and len(data.y.unique()) == 1:
         name = data.classes[int(data.y[0])]

@@ -629,6 +629,28 @@ def test_what_looks_wrong_is_warned_of_once(few, spoil, words):
         assert torch.equal(ours.x.nan_to_num(), images.nan_to_num()), "floats stay as they are"
 
 
+def test_a_warning_writes_the_call_that_it_came_from(few, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    x, labels = 1 - few[0].x, few[0].digits
+    frame = pandas.DataFrame((x * 255).byte().numpy()).assign(kind=labels.numpy())
+    path = tmp_path / "mine.csv"
+    frame.to_csv(path, index=False)
+    for call, given, named in [
+        ("Digits.of(images, labels)", (x, labels), {}),
+        ("Digits.of(images, labels, classes=…)", (x.numpy(), labels), dict(classes=(3, 7))),
+        ("Digits.of(images)", ([*zip(x, labels.tolist())],), {}),
+        ("Digits.of(images, 'kind')", (frame, "kind"), {}),
+        (f"Digits.of({str(path)!r}, 'kind')", (path, "kind"), {}),
+    ]:
+        with pytest.warns(UserWarning) as caught:
+            data = Digits.of(*given, **named)
+        (told,) = [str(one.message) for one in caught]
+        first, _, then = told.partition(": write ")[2].partition(", then ")
+        assert first == f"data = {call}"
+        cured = eval(then, dict(Digits=Digits, data=data))
+        assert (cured.x - few[0].x).abs().max() < 1 / 255 and torch.equal(cured.digits, labels)
+
+
 def test_one_class_is_warned_of(few):
     for classes in None, (7, 3):
         with pytest.warns(UserWarning, match="all 40 images are of the class 3"):
