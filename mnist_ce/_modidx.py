@@ -192,6 +192,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'mnist_ce.data.Digits.to': ('reference/data.html#digits.to', 'mnist_ce/data.py'),
                                'mnist_ce.data._check_form': ('reference/data.html#_check_form', 'mnist_ce/data.py'),
                                'mnist_ce.data._check_inside': ('reference/data.html#_check_inside', 'mnist_ce/data.py'),
+                               'mnist_ce.data._check_order': ('reference/data.html#_check_order', 'mnist_ce/data.py'),
                                'mnist_ce.data._check_pair': ('reference/data.html#_check_pair', 'mnist_ce/data.py'),
                                'mnist_ce.data._class_tuple': ('reference/data.html#_class_tuple', 'mnist_ce/data.py'),
                                'mnist_ce.data._classes_at': ('reference/data.html#_classes_at', 'mnist_ce/data.py'),

@@ -116,9 +116,10 @@ class Digits:
         images: [N, F], [N, H, W], [N, 1, H, W] or [N, H, W, 1] as a numpy array, a tensor or a
         DataFrame; a list of arrays or of PIL pictures. labels: ints, whole floats, strings or
         bools, [N] or [N, 1]. Or both in one: a pair (images, labels); a DataFrame or csv with a
-        column `label` (a csv without a header: its first column), or with that which `labels`
-        names (without a header: its number, from 0); a folder with a folder of pictures for each
-        class; a Dataset or list of pairs; a DataLoader, gone through once.
+        column `label` (a csv without a header: its first column, refused where the last looks more
+        like it), or with that which `labels` names (without a header: its number, from 0); a folder
+        with a folder of pictures for each class; a Dataset or list of pairs; a DataLoader, gone
+        through once.
         classes: the class that each label stands for, in order; for a validation set
         `classes=train.classes`. Default: the distinct labels, sorted: 3s and 7s give (3, 7), where
         `mnist_sample` has (7, 3). Ints stay ints, strings strings; folders 0, 1, … give ints.
@@ -721,7 +722,34 @@ def _read_csv(path: Path, labels: Any) -> Any:
             raise ValueError(f"row {short.idxmax()} has no last cell: {short.sum()} are cut short")
     except Exception as error:  # a damaged file makes pandas raise half a dozen kinds
         raise ValueError(f"Digits.of: {path} cannot be read as a csv: {error}") from error
-    return frame if header or isinstance(labels, int) else frame.rename(columns={0: "label"})
+    if header:
+        return frame
+    _check_order(frame, labels, path)
+    return frame if isinstance(labels, int) else frame.rename(columns={0: "label"})
+
+
+def _check_order(frame: Any, labels: Any, path: Path) -> None:
+    """Refuse a csv without a header that begins with row numbers, or seems to end with the labels.
+
+    The labels' values are not those of the pixel beside them, where two pixels are much alike, and
+    most classes have several images, where a noisy pixel has a value for almost each of few rows.
+    """
+    n, last = frame.shape[0], frame.shape[1] - 1
+    if labels != 0 and n > 20 and frame[0].tolist() in ([*range(n)], [*range(1, n + 1)]):
+        raise ValueError(
+            f"Digits.of: the first column of {path} numbers the rows and is no pixel: drop it, or "
+            "write frame.to_csv(path, index=False)"
+        )
+    if labels is not None or last < 64 or any(frame[k].dtype.kind not in "if" for k in (0, last)):
+        return
+    share = lambda k: frame[k].value_counts(normalize=True)
+    apart = lambda k, beside: share(k).sub(share(beside), fill_value=0).abs().sum() / 2
+    rare = 2 <= frame[last].nunique() <= n / 2 < frame[0].nunique()
+    if rare or apart(last, last - 1) > apart(0, 1) + 0.3:
+        raise ValueError(
+            f"Digits.of: {path} has no header, and its last column looks like the labels, not its "
+            f"first: write Digits.of({str(path)!r}, {last}), or 0 for the first"
+        )
 
 
 def _csv_bytes(path: Path) -> bytearray:
