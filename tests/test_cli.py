@@ -555,6 +555,17 @@ def test_the_doctor_says_how_much_could_be_looked_for_where_it_is_little(ill, mo
     assert invoke("doctor", "a:b").stderr == ""
 
 
+def test_the_doctor_fails_for_fail_alone_and_its_help_says_so(ill, monkeypatch):
+    help = " ".join(told("doctor", "--help").split())
+    assert "Ends with exit code 1 if there is a FAIL; WARN alone ends with 0, as a threshold can be wrong." in help
+    (failed, *_) = ill.failed
+    for status, code in ("fail", 1), ("warn", 0):
+        report = type(ill)([failed._replace(status=status), *(check for check in ill if check.status == "pass")])
+        monkeypatch.setattr(cli.doctor, "report_apart", lambda *given: (report, 1, ""))
+        done = invoke("doctor", "a:b")
+        assert done.exit_code == code and status.upper() in done.stdout
+
+
 def test_the_doctor_quiet_and_as_json(ill):
     quiet = invoke("doctor", "a:b", "--quiet")
     assert (quiet.exit_code, quiet.output) == (1, "")
