@@ -381,6 +381,7 @@ def _in_a_line(error: Exception) -> click.ClickException | None:
         where = f"epoch {error.epoch}, batch {error.batch}"
         return click.ClickException(
             f"training stopped: the {error.tensor} is {error.loss} in {where}"
+            f"{error.reason and ': '}{error.reason}"
         )
     place = doctor.where_raised(error)
     if place:

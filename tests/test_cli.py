@@ -242,6 +242,15 @@ def test_a_loss_that_breaks_ends_with_exit_code_1(tmp_path):
     )
 
 
+def test_a_loss_that_grew_until_it_broke_names_the_rate(tmp_path):
+    (tmp_path / "mine.py").write_text("def squares(scores, targets):\n    return (scores[:, 0] - targets).square().mean()\n")
+    arguments = "train", "--loss", f"{tmp_path}/mine.py:squares", "--epochs", 1, "--output", tmp_path / "model.safetensors"
+    done = invoke(*arguments)
+    words = "had grown to .*, where scores of 0 have .*: lr=1 is too large for it, write lr=0.01$"
+    assert done.exit_code == 1 and re.search(rf"Error: training stopped: the loss is inf in epoch 1, .*: the loss {words}", done.output, re.M)
+    assert invoke(*arguments, "--lr", 0.01).exit_code == 0
+
+
 def test_the_doctor_ends_with_1_where_a_check_fails():
     ill = invoke("doctor", "mnist_ce.original:log_of_softmax")
     assert ill.exit_code == 1 and "FAIL" in ill.stdout
