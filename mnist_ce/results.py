@@ -547,10 +547,10 @@ def progress_bar(**options: Any) -> Any:
 
 
 # %% ../nbs/reference/02_results.ipynb #00e52dd8
-def new_figure(width: float = 7, height: float = 4, alt: str = "") -> Any:
+def new_figure(width: float = 7, height: float = 4, alt: str = "", dots: int = 200) -> Any:
     """An empty matplotlib figure that shows itself in Jupyter and belongs to no window.
 
-    width, height: inches, at 200 dots each. alt: what it shows, for readers who cannot see it.
+    width, height: inches, at so many dots each. alt: what it shows, for who cannot see it.
     """
     from matplotlib.figure import Figure  # slow to import, and only needed to draw
 
@@ -567,7 +567,7 @@ def new_figure(width: float = 7, height: float = 4, alt: str = "") -> Any:
 
     # Drawn small and shown larger, matplotlib's text of 10 points is one of 12.
     size = width / 1.2, height / 1.2
-    figure = ShownFigure(figsize=size, dpi=240, layout="constrained")
+    figure = ShownFigure(figsize=size, dpi=1.2 * dots, layout="constrained")
     figure.alt = alt
     return figure
 
