@@ -381,6 +381,7 @@ def _in_a_line(error: Exception) -> click.ClickException | None:
         where = f"epoch {error.epoch}, batch {error.batch}"
         return click.ClickException(
             f"training stopped: the {error.tensor} is {error.loss} in {where}"
+            f"{error.reason and ': '}{error.reason}"
         )
     place = doctor.where_raised(error)
     if place:
@@ -1237,7 +1238,8 @@ def _doctor(target: str | None, arguments: tuple[str, ...], columns: int | None,
     like a loss.
 
     Prints what is wrong, how that was seen, and what to write instead. FAIL is proved, WARN rests
-    on a threshold. Writes nothing. Ends with exit code 1 if a check fails.
+    on a threshold. Writes nothing. Ends with exit code 1 if there is a FAIL; WARN alone ends with
+    0, as a threshold can be wrong.
     """
     if not seconds >= 1:  # nan is in every range
         raise click.UsageError(f"--seconds {seconds} must be a number of at least 1")

@@ -57,7 +57,8 @@ class Digits:
     image's digit in `classes`. classes: the digit (or other class) that each label stands for.
     index: int64 [N], the image's position in the original file, from 0 (default: here).
     digits: the class of each image, so that `run.predict(valid.x) == valid.digits` compares what
-    is comparable. All are tensors in form already; `Digits.of` converts anything else.
+    is comparable; its `.sum() / len(valid)` is the share that is right, of ints and of names.
+    All are tensors in form already; `Digits.of` converts anything else.
     Raises one error that names all that is wrong: TypeError for a type or dtype, else ValueError.
     """
 
@@ -115,9 +116,10 @@ class Digits:
         images: [N, F], [N, H, W], [N, 1, H, W] or [N, H, W, 1] as a numpy array, a tensor or a
         DataFrame; a list of arrays or of PIL pictures. labels: ints, whole floats, strings or
         bools, [N] or [N, 1]. Or both in one: a pair (images, labels); a DataFrame or csv with a
-        column `label` (a csv without a header: its first column), or with that which `labels`
-        names (without a header: its number, from 0); a folder with a folder of pictures for each
-        class; a Dataset or list of pairs; a DataLoader, gone through once.
+        column `label` (a csv without a header: its first column, refused where the last looks more
+        like it), or with that which `labels` names (without a header: its number, from 0); a folder
+        with a folder of pictures for each class; a Dataset or list of pairs; a DataLoader, gone
+        through once.
         classes: the class that each label stands for, in order; for a validation set
         `classes=train.classes`. Default: the distinct labels, sorted: 3s and 7s give (3, 7), where
         `mnist_sample` has (7, 3). Ints stay ints, strings strings; folders 0, 1, … give ints.
@@ -134,7 +136,11 @@ class Digits:
         faults: list[Exception] = []
         doubts: list[str] = []
         index: Any = None
-        where = f"Digits.of({str(images)!r})" if isinstance(images, (str, Path)) else "Digits.of"
+        path = repr(str(images)) if isinstance(images, (str, Path)) else None
+        where = f"Digits.of({path})" if path else "Digits.of"
+        named = repr(labels) if isinstance(labels, (str, int)) else "labels"
+        call = f"Digits.of({path or 'images'}{f', {named}' * (labels is not None)}"
+        call += f"{', classes=…' * (classes is not None)})"
         if isinstance(images, Digits):
             classes, index = images.classes if classes is None else classes, images.index.clone()
             images, labels = images.x, images.digits if labels is None else labels
@@ -147,11 +153,11 @@ class Digits:
             faults.append(ValueError("there are no images"))
         if x is not None and names is not None and len(x) != len(names):
             faults.append(ValueError(f"{len(x)} images, but {len(names)} labels: give each one"))
-        named, codes = _encode(names, classes, faults)
+        known, codes = _encode(names, classes, faults)
         _refuse(where, faults)
         assert x is not None
-        digits = cls(x, torch.from_numpy(codes).unsqueeze(1).to(x.device), named, index)
-        for doubt in [*doubts, *_doubts(digits)]:
+        digits = cls(x, torch.from_numpy(codes).unsqueeze(1).to(x.device), known, index)
+        for doubt in [*doubts, *_doubts(digits, call)]:
             warnings.warn(f"Digits.of: {doubt}", stacklevel=2)
         return digits
 
@@ -716,7 +722,34 @@ def _read_csv(path: Path, labels: Any) -> Any:
             raise ValueError(f"row {short.idxmax()} has no last cell: {short.sum()} are cut short")
     except Exception as error:  # a damaged file makes pandas raise half a dozen kinds
         raise ValueError(f"Digits.of: {path} cannot be read as a csv: {error}") from error
-    return frame if header or isinstance(labels, int) else frame.rename(columns={0: "label"})
+    if header:
+        return frame
+    _check_order(frame, labels, path)
+    return frame if isinstance(labels, int) else frame.rename(columns={0: "label"})
+
+
+def _check_order(frame: Any, labels: Any, path: Path) -> None:
+    """Refuse a csv without a header that begins with row numbers, or seems to end with the labels.
+
+    The labels' values are not those of the pixel beside them, where two pixels are much alike, and
+    most classes have several images, where a noisy pixel has a value for almost each of few rows.
+    """
+    n, last = frame.shape[0], frame.shape[1] - 1
+    if labels != 0 and n > 20 and frame[0].tolist() in ([*range(n)], [*range(1, n + 1)]):
+        raise ValueError(
+            f"Digits.of: the first column of {path} numbers the rows and is no pixel: drop it, or "
+            "write frame.to_csv(path, index=False)"
+        )
+    if labels is not None or last < 64 or any(frame[k].dtype.kind not in "if" for k in (0, last)):
+        return
+    share = lambda k: frame[k].value_counts(normalize=True)
+    apart = lambda k, beside: share(k).sub(share(beside), fill_value=0).abs().sum() / 2
+    rare = 2 <= frame[last].nunique() <= n / 2 < frame[0].nunique()
+    if rare or apart(last, last - 1) > apart(0, 1) + 0.3:
+        raise ValueError(
+            f"Digits.of: {path} has no header, and its last column looks like the labels, not its "
+            f"first: write Digits.of({str(path)!r}, {last}), or 0 for the first"
+        )
 
 
 def _csv_bytes(path: Path) -> bytearray:
@@ -1072,15 +1105,15 @@ def _encode(
     return given, np.array([position.get(name, 0) for name in values], dtype=np.int64)[codes]
 
 # %% ../nbs/reference/00_data.ipynb #f07838c9
-def _doubts(data: Digits) -> Iterator[str]:
-    """What looks wrong with `data`, a line each."""
-    x, n = data.x, len(data)
+def _doubts(data: Digits, call: str) -> Iterator[str]:
+    """What looks wrong with `data`, a line each, and what to write after `call`, which made it."""
+    x, n, write = data.x, len(data), f"write data = {call}, then"
     finite = x.isfinite()
     if not finite.all():
         rows = (~finite).any(1).nonzero().flatten()
         yield (
             f"{int((~finite).sum())} grey values in {len(rows)} images are NaN or infinite, the "
-            f"first in row {int(rows[0])}: write data[data.x.isfinite().all(1)] to drop them"
+            f"first in row {int(rows[0])}: {write} data[data.x.isfinite().all(1)] drops them"
         )
         x = x[finite.all(1)]
     if not x.numel():
@@ -1091,12 +1124,12 @@ def _doubts(data: Digits) -> Iterator[str]:
         scaled = f"data.x / {scale:g}" if low >= 0 else f"(data.x - {low:g}) / {high - low:g}"
         yield (
             f"the images are floats from {low:g} to {high:g}, expected 0 to 1, and are left as "
-            f"they are: write Digits({scaled}, data.y, data.classes)"
+            f"they are: {write} Digits({scaled}, data.y, data.classes)"
         )
     elif 0 < high - low < 0.25:
         yield (
             f"hardly any contrast: the images go from {low:g} to {high:g}, expected 0 to 1 "
-            f"(divided by 255 twice?): write Digits((data.x - {low:g}) / {high - low:g}, "
+            f"(divided by 255 twice?): {write} Digits((data.x - {low:g}) / {high - low:g}, "
             "data.y, data.classes)"
         )
     blank = int((x.amin(1) == x.amax(1)).sum()) if x.shape[1] >= 64 else 0  # no toys
@@ -1110,7 +1143,7 @@ def _doubts(data: Digits) -> Iterator[str]:
         if border > 0.6 and border > inner.mean():
             yield (
                 f"dark on light: the border's mean is {border:.2f}, MNIST's paper is 0, its ink 1: "
-                "write Digits(1 - data.x, data.y, data.classes)"
+                f"{write} Digits(1 - data.x, data.y, data.classes)"
             )
     if n > 1 and len(data.y.unique()) == 1:
         name = data.classes[int(data.y[0])]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from .original import EXPERIMENTS, FAULTS, OUTCOMES, band, effect, inside, outcome
-from .results import Run, Runs, Table, draw_band, new_figure, summarize
+from .results import Run, Runs, Table, draw_band, new_figure, of_shares, summarize
 
 # %% ../nbs/reference/20_plots.ipynb #64e43272
 def plot_curves(runs: Any, score: str = "accuracy") -> Any:
@@ -167,7 +167,7 @@ def _reproduction_table(runs: dict[str, Runs]) -> Table:
             name, EXPERIMENTS[name].accuracy[-1], f"{low:.4f} to {high:.4f}",
             f"{int(found.sum())} of {len(found)}",
             f"{int((run.nonfinite >= 0).sum())} of {len(run)}",
-            f"{summarize(left):.4f}" if len(left) else "no model left",
+            f"{of_shares(summarize(left)):.4f}" if len(left) else "no model left",
         ])  # fmt: skip
     headers = ["experiment", "published, last epoch", "99% of seeds", "points inside"]
     return Table(rows, [*headers, "non-finite", "true accuracy"])
@@ -185,7 +185,7 @@ def _factorial_tables(runs: Runs) -> dict[str, Table]:
     combinations = [
         [
             *(part.coords[name][0] for name in FAULTS),
-            *(f"{summarize(part.last(response)):.4f}" for response in responses),
+            *(f"{of_shares(summarize(part.last(response))):.4f}" for response in responses),
             kind,
         ]
         for part, kind in zip(parts, kinds)

@@ -41,8 +41,12 @@ class NonFiniteLoss(FloatingPointError):
     """A training loss or its gradient was NaN or infinite.
 
     Carries `.epoch` and `.batch`, counted from 1; `.tensor`, "loss" or "gradient of …", the first
-    that broke; `.loss`, its value; `.run`, with the history so far and finite weights.
+    that broke; `.loss`, its value; `.run`, with the history so far and finite weights; `.losses`,
+    of this epoch's steps before; `.reason`, where one was found.
     """
+
+    losses: tuple[float, ...] = ()
+    reason: str = ""
 
     def __init__(self, epoch: int, batch: int, tensor: str, loss: float, run: Run):
         super().__init__(epoch, batch, tensor, loss, run)
@@ -50,8 +54,9 @@ class NonFiniteLoss(FloatingPointError):
 
     def __str__(self) -> str:
         return (
-            f"the {self.tensor} is {self.loss} in epoch {self.epoch}, batch {self.batch}; "
-            ".run has the last finite weights, on_nonfinite='record' would go on"
+            f"the {self.tensor} is {self.loss} in epoch {self.epoch}, batch {self.batch}"
+            f"{self.reason and ': '}{self.reason}; .run has the last finite weights, "
+            "on_nonfinite='record' would go on"
         )
 
 
@@ -116,7 +121,9 @@ def train_models(
                     if nonfinite[0] < 0:
                         nonfinite[0] = steps + len(losses)
                     where = epoch + 1, len(losses) + 1, broken.tensor, broken.value
-                    raise NonFiniteLoss(*where, Run(runs())) from None
+                    stopped = NonFiniteLoss(*where, Run(runs()))
+                    stopped.losses = tuple(torch.cat(losses).tolist()) if losses else ()
+                    raise stopped from None
                 sizes.append(len(xb))
             of_steps = torch.stack(losses).cpu()
             bad = ~of_steps.isfinite()
@@ -428,11 +435,16 @@ def fit(
             if not plain:
                 # What dropout draws from; the caller's state comes back.
                 torch.manual_seed(seeded(seed).initial_seed())
-            run = Run(train_models(
-                models, train, valid, measured, coords=coords, augment=augment,
-                record=make_record(settings, where), careful=on_nonfinite == "raise",
-                progress=progress, kept=kept, show=show, **plan,  # type: ignore
-            ))  # fmt: skip
+            try:
+                run = Run(train_models(
+                    models, train, valid, measured, coords=coords, augment=augment,
+                    record=make_record(settings, where), careful=on_nonfinite == "raise",
+                    progress=progress, kept=kept, show=show, **plan,  # type: ignore
+                ))  # fmt: skip
+            except NonFiniteLoss as stopped:
+                if not known.doubts:
+                    stopped.reason = _reason(stopped, train, rate, known, columns)
+                raise
         if not known.doubts:
             _warn_if_stuck(run, valid, rate, known, columns)
         return run
@@ -458,16 +470,34 @@ def _live_curve(epochs: int) -> Callable[[Runs], None]:
     return show
 
 
-def _warn_if_stuck(run: Run, valid: Digits, rate: Any, loss: Loss, columns: int) -> None:
+def _too_fast(value: float, valid: Digits, rate: Any, loss: Loss, columns: int) -> str:
+    """What to say of the rate where a loss of `value` is a thousand times that of scores of 0."""
     zeros = torch.zeros(len(valid), columns, device=valid.x.device)
     knows_nothing = loss(zeros, valid.y).item() if loss.scores == "logits" else 0.0
+    if not value > 1000 * knows_nothing > 0:
+        return ""
+    told = f"{value:.4g}, where scores of 0 have {knows_nothing:.4g}"
+    return f"{told}: lr={rate:g} is too large for it, write lr={rate / 100:g}"
+
+
+def _reason(stopped: NonFiniteLoss, train: Digits, rate: Any, loss: Loss, columns: int) -> str:
+    """The rate, where the loss grew, its formula bears large scores, and the images are scaled."""
+    losses = [*stopped.run.train_loss.tolist(), *stopped.losses]
+    if not losses or not losses[-1] > 1000 * losses[0] or not train.x.abs().max() <= 20:
+        return ""
+    grown = _too_fast(losses[-1], train, rate, loss, columns)
+    labels = torch.arange(max(columns, 2), device=train.x.device)
+    sure = 1e4 * (2.0 * nn.functional.one_hot(labels) - 1)[:, -columns:]
+    results = loss.value_and_slopes(torch.stack([sure, -sure]), labels)
+    finite = all(bool(result.isfinite().all()) for result in results)
+    return f"the loss had grown to {grown}" if grown and finite else ""
+
+
+def _warn_if_stuck(run: Run, valid: Digits, rate: Any, loss: Loss, columns: int) -> None:
     ended = run.valid_loss[-1].item() if len(run.valid_loss) else 0.0
-    if ended > 1000 * knows_nothing > 0:  # and not infinite: that is another error
-        warnings.warn(
-            f"{run.settings['loss']}: the loss ended at {ended:.4g}, where scores of 0 have "
-            f"{knows_nothing:.4g}: lr={rate:g} is too large for it, write lr={rate / 100:g}",
-            stacklevel=3,
-        )
+    told = _too_fast(ended, valid, rate, loss, columns)
+    if told:
+        warnings.warn(f"{run.settings['loss']}: the loss ended at {told}", stacklevel=3)
         return
     if len(run.valid_loss) < 3:  # too soon to tell
         return

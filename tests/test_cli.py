@@ -242,6 +242,15 @@ def test_a_loss_that_breaks_ends_with_exit_code_1(tmp_path):
     )
 
 
+def test_a_loss_that_grew_until_it_broke_names_the_rate(tmp_path):
+    (tmp_path / "mine.py").write_text("def squares(scores, targets):\n    return (scores[:, 0] - targets).square().mean()\n")
+    arguments = "train", "--loss", f"{tmp_path}/mine.py:squares", "--epochs", 1, "--output", tmp_path / "model.safetensors"
+    done = invoke(*arguments)
+    words = "had grown to .*, where scores of 0 have .*: lr=1 is too large for it, write lr=0.01$"
+    assert done.exit_code == 1 and re.search(rf"Error: training stopped: the loss is inf in epoch 1, .*: the loss {words}", done.output, re.M)
+    assert invoke(*arguments, "--lr", 0.01).exit_code == 0
+
+
 def test_the_doctor_ends_with_1_where_a_check_fails():
     ill = invoke("doctor", "mnist_ce.original:log_of_softmax")
     assert ill.exit_code == 1 and "FAIL" in ill.stdout
@@ -553,6 +562,17 @@ def test_the_doctor_says_how_much_could_be_looked_for_where_it_is_little(ill, mo
     half += [check for check in ill.unseen][: len({check.cause for check in half})]
     monkeypatch.setattr(cli.doctor, "report_apart", lambda *given: (half, 1, ""))
     assert invoke("doctor", "a:b").stderr == ""
+
+
+def test_the_doctor_fails_for_fail_alone_and_its_help_says_so(ill, monkeypatch):
+    help = " ".join(told("doctor", "--help").split())
+    assert "Ends with exit code 1 if there is a FAIL; WARN alone ends with 0, as a threshold can be wrong." in help
+    (failed, *_) = ill.failed
+    for status, code in ("fail", 1), ("warn", 0):
+        report = type(ill)([failed._replace(status=status), *(check for check in ill if check.status == "pass")])
+        monkeypatch.setattr(cli.doctor, "report_apart", lambda *given: (report, 1, ""))
+        done = invoke("doctor", "a:b")
+        assert done.exit_code == code and status.upper() in done.stdout
 
 
 def test_the_doctor_quiet_and_as_json(ill):

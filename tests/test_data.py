@@ -6,6 +6,7 @@ import io
 import re
 import shutil
 import sys
+import warnings
 import tarfile
 import threading
 import zipfile
@@ -629,6 +630,28 @@ def test_what_looks_wrong_is_warned_of_once(few, spoil, words):
         assert torch.equal(ours.x.nan_to_num(), images.nan_to_num()), "floats stay as they are"
 
 
+def test_a_warning_writes_the_call_that_it_came_from(few, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    x, labels = 1 - few[0].x, few[0].digits
+    frame = pandas.DataFrame((x * 255).byte().numpy()).assign(kind=labels.numpy())
+    path = tmp_path / "mine.csv"
+    frame.to_csv(path, index=False)
+    for call, given, named in [
+        ("Digits.of(images, labels)", (x, labels), {}),
+        ("Digits.of(images, labels, classes=…)", (x.numpy(), labels), dict(classes=(3, 7))),
+        ("Digits.of(images)", ([*zip(x, labels.tolist())],), {}),
+        ("Digits.of(images, 'kind')", (frame, "kind"), {}),
+        (f"Digits.of({str(path)!r}, 'kind')", (path, "kind"), {}),
+    ]:
+        with pytest.warns(UserWarning) as caught:
+            data = Digits.of(*given, **named)
+        (told,) = [str(one.message) for one in caught]
+        first, _, then = told.partition(": write ")[2].partition(", then ")
+        assert first == f"data = {call}"
+        cured = eval(then, dict(Digits=Digits, data=data))
+        assert (cured.x - few[0].x).abs().max() < 1 / 255 and torch.equal(cured.digits, labels)
+
+
 def test_one_class_is_warned_of(few):
     for classes in None, (7, 3):
         with pytest.warns(UserWarning, match="all 40 images are of the class 3"):
@@ -779,6 +802,46 @@ def test_a_column_that_numbers_the_rows_is_no_pixel(tmp_path):
     frame.to_csv(tmp_path / "images.csv")
     with pytest.raises(ValueError, match="the column 'Unnamed: 0' numbers the rows and is no pixel"):
         Digits.of(tmp_path / "images.csv")
+
+
+def written(path, *columns):
+    np.savetxt(path, np.column_stack(columns), fmt="%d", delimiter=",")
+    return path
+
+
+@pytest.mark.parametrize("n", [20, 200])
+@pytest.mark.parametrize("pixels", ["as they are", "black and white", "dark on noisy paper", "light on noise", "random"])
+def test_labels_in_the_last_column_without_a_header_are_never_guessed(sample, tmp_path, pixels, n):
+    """Of each kind of pixels: labels first are read, labels last refused in a line that helps."""
+    few = sample[0][torch.arange(n) * 12396 // n]
+    x, noise = (few.x * 255).round().long(), torch.Generator().manual_seed(0)
+    x = {
+        "as they are": lambda: x,
+        "black and white": lambda: x // 128,
+        "dark on noisy paper": lambda: (255 - x - torch.randint(50, x.shape, generator=noise)).clamp(0),
+        "light on noise": lambda: (x + torch.randint(10, x.shape, generator=noise)).clamp(0, 255),
+        "random": lambda: torch.randint(256, x.shape, generator=noise),
+    }[pixels]()
+    plain, turned = written(tmp_path / "a.csv", few.digits, x), written(tmp_path / "b.csv", x, few.digits)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is dark on light
+        first, named = Digits.of(plain), Digits.of(turned, 784)
+        assert torch.equal(first.x, named.x) and torch.equal(first.digits, few.digits) and torch.equal(named.digits, few.digits)
+        told = f"{turned} has no header, and its last column looks like the labels, not its first: write Digits.of({str(turned)!r}, 784), or 0"
+        with pytest.raises(ValueError, match=re.escape(told)) as caught:
+            Digits.of(turned)
+        assert "\n" not in str(caught.value)
+        assert torch.equal(Digits.of(turned, 0).digits, x[:, 0]), "who says so is believed"
+
+
+def test_row_numbers_without_a_header_are_no_labels(few, tmp_path):
+    x = (few[0].x * 255).round().long()
+    for start in 0, 1:
+        path = written(tmp_path / "a.csv", torch.arange(40) + start, few[0].digits, x)
+        for named in (), (1,):
+            with pytest.raises(ValueError, match=f"the first column of {re.escape(str(path))} numbers the rows and is no pixel: drop it"):
+                Digits.of(path, *named)
+    assert Digits.of(written(tmp_path / "b.csv", torch.arange(10), x[:10])).classes == (*range(10),), "one of each"
 
 
 def picture_of(digits):

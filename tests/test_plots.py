@@ -10,7 +10,7 @@ from mnist_ce.original import (
     EXPERIMENTS, FAULTS, OUTCOMES, band, effect, factorial, inside, outcome, reproduce,
 )  # fmt: skip
 from mnist_ce.plots import autopsy_page, draw_mosaic, draw_reproductions, plot_curves, plot_sweep
-from mnist_ce.results import Run, Runs, new_figure, summarize
+from mnist_ce.results import Run, Runs, new_figure, of_shares, summarize
 
 
 def made_up(accuracy, **coords):
@@ -216,7 +216,7 @@ def test_each_column_of_the_page_holds_what_its_header_says(autopsy):
     ]  # fmt: skip
     differ = 0
     for row, part, kind in zip(every, parts, kinds, strict=True):
-        reported, true = (f"{summarize(part.last(name)):.4f}" for name in ("reported", "true_accuracy"))
+        reported, true = (f"{of_shares(summarize(part.last(name))):.4f}" for name in ("reported", "true_accuracy"))
         assert (row["reported"], row["true"], row["outcome"]) == (reported, true, kind)
         settings = {name: part.coords[name][0] for name in FAULTS}
         told = {name: f"{value:.4f}" if isinstance(value, float) else value for name, value in settings.items()}

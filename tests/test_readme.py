@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from mnist_ce import cli, data
 from mnist_ce.data import Digits, mnist
@@ -106,13 +107,23 @@ def test_methods_have_the_names_that_it_gives():
         assert hasattr(of[owner], name) or name in of[owner].__annotations__, f"{owner}.{name}"
 
 
-def test_one_screen_tells_the_story_the_doctor_and_the_two_commands():
+def test_one_screen_tells_the_story_the_two_commands_and_the_doctor():
     screen = README.partition("## ")[0]
-    found = [screen.index(part) for part in ("![", "mnist-ce doctor train.py", "✗ FAIL", "make run", "make test")]
+    found = [screen.index(part) for part in ("![", "make run", "make test", "mnist-ce doctor train.py", "✗ FAIL")]
     assert "0.5112" in screen and found == sorted(found) and len(screen.splitlines()) < 60
+    assert len(screen.partition("make run")[0].splitlines()) < 20, "the commands are seen first"
+    with Image.open(ROOT / re.search(r"!\[[^]]*\]\((.+?)\)", screen)[1]) as picture:
+        assert picture.width <= 600 and picture.height < 700, "GitHub shows it in its own pixels: room for the commands"
     assert max(map(len, re.findall(r"^ {4}.*$|^for .*$", screen, re.M))) < 90, "no scrolling sideways"
 
 
 def test_links_within_the_readme_lead_to_a_heading():
     headings = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", README, re.M)}
     assert {*re.findall(r"\]\(#([^)]+)\)", README)} <= headings
+
+
+def test_the_share_of_right_answers_is_written_in_the_way_that_fits_ints_and_names():
+    lesson = json.loads((ROOT / "nbs" / "15_your_own.ipynb").read_text())["cells"]
+    for text in README, "\n".join("".join(cell["source"]) for cell in lesson):
+        shares = re.findall(r"== \w+\.digits\)\S*(?: / len\()?", text)
+        assert shares and {share.partition(")")[2] for share in shares} == {".sum() / len("}

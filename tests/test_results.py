@@ -319,6 +319,22 @@ def test_a_summary_of_runs_covers_what_they_vary():
     assert unfinished.summary() == summarize(unfinished.last())
 
 
+def test_the_interval_of_a_share_stays_within_0_and_1_and_no_other_does():
+    runs = made_up(orders=(0,))
+    runs.scores["accuracy"][1] = torch.tensor([0.98, 0.96], dtype=torch.double)
+    runs.scores["train_loss"] = runs.scores["accuracy"].clone()
+    loss = runs.summary("train_loss")
+    assert loss == summarize([0.98, 0.96]) and loss.high == pytest.approx(0.97 + 0.127062, abs=1e-6)
+    assert runs.summary() == loss._replace(high=1.0) and runs.summary().low == pytest.approx(0.842938, abs=1e-6)
+    assert "accuracy 0.9700 (0.8429 to 1.0000), n = 2" in repr(runs) and "0.8429 to 1.0000" in str(runs)
+    other = made_up(orders=(0,))
+    other.scores["accuracy"][1] = torch.tensor([0.96, 0.98], dtype=torch.double)
+    difference = paired(other, runs)
+    assert difference == pytest.approx(summarize([0.02, -0.02])) and difference.low < 0 < difference.high, "a difference is no share"
+    runs.scores["accuracy"][1] = torch.tensor([0.02, 0.04], dtype=torch.double)
+    assert runs.summary().low == 0 and runs[1].runs.summary().mean == 0.04 and math.isnan(runs[1].runs.summary().low)
+
+
 def test_pairs_meet_by_seed_and_order_and_have_a_sign():
     one, other = made_up("a"), made_up("b", 0.1)
     shuffled = other[[0, 2, 4]], other[[1, 3, 5]]

@@ -898,3 +898,45 @@ def test_a_loss_that_grew_without_end_is_told(few, epochs):
     ended = f"mse_loss: the loss ended at {run.valid_loss[-1]:.4g}, where scores of 0 have 0.5"
     assert [str(one.message) for one in said] == [f"{ended}: lr=0.7 is too large for it, write lr=0.007"]
     assert fit(nn.functional.mse_loss, train, valid, **settings | dict(lr=0.007)).valid_loss[-1] < 0.5
+
+
+def stopped(loss, train, valid, **settings):
+    with pytest.raises(NonFiniteLoss) as caught:
+        fit(loss, train, valid, **dict(lr=1.0, batch_size=64) | settings | QUICK)
+    return caught.value
+
+
+@pytest.mark.parametrize("loss", [nn.functional.mse_loss, squared])
+def test_a_rate_that_let_the_loss_grow_until_it_broke_is_named(few, loss):
+    """A hundredth of the rate trains."""
+    error = stopped(loss, *few)
+    assert error.tensor == "loss" and len(error.losses) == error.batch - 1
+    grew = [*error.run.train_loss.tolist(), *error.losses]
+    assert grew[-1] > 1000 and grew == sorted(grew)
+    zero = loss(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1])).item() if loss is squared else 0.5
+    grown = f"the loss had grown to {grew[-1]:.4g}, where scores of 0 have {zero:.4g}"
+    assert error.reason == f"{grown}: lr=1 is too large for it, write lr=0.01"
+    assert str(error) == (
+        f"the loss is inf in epoch {error.epoch}, batch {error.batch}: {error.reason}; .run has the last finite weights, "
+        "on_nonfinite='record' would go on"
+    )
+    again = pickle.loads(pickle.dumps(NonFiniteLoss(1, 2, "loss", math.inf, None)))
+    assert (again.reason, again.losses) == ("", ())
+    assert fit(loss, *few, epochs=3, lr=0.01, batch_size=64, **QUICK).valid_loss[-1] < zero
+    later = stopped(loss, *few, lr=0.2)
+    assert later.epoch > 1 and "lr=0.2 is too large for it, write lr=0.002" in str(later)
+
+
+def test_the_rate_is_not_blamed_for_what_else_breaks(few):
+    train, valid = few
+    spoiled = train.x.clone()
+    spoiled[70] = 1e5
+    exponential = lambda preds, targets: ((preds[:, 0] - preds[:, 1]) * (2 * targets - 1)).exp().mean()
+    for loss, data, settings in [
+        (log_of_softmax, train, dict(init_std=3.0)),  # breaks at once
+        (log_of_softmax, train, dict(lr=100.0)),  # its formula breaks
+        (exponential, train, {}),  # so does this
+        (nn.functional.mse_loss, Digits(spoiled, train.y, train.classes), dict(lr=0.01)),  # an outlier
+    ]:
+        error = stopped(loss, data, valid, **settings)
+        assert error.reason == "" and f"batch {error.batch}; .run" in str(error)

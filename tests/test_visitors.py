@@ -104,6 +104,11 @@ def test_the_natural_comparison(sample):
     assert right.double().mean().item() == pytest.approx(run.history[-1].accuracy)
     share = run.predict_proba(valid.x)
     assert share.shape == (2038, 2) and torch.equal(torch.tensor(valid.classes)[share.argmax(1)], run.predict(valid.x))
+    for classes in (7, 3), ("seven", "three"), ("seven", 3):
+        run.runs.classes = classes
+        named = Digits(valid.x, valid.y, classes)
+        share = (run.predict(named.x) == named.digits).sum() / len(named)
+        assert f"{share:.4f}" == f"{run.history[-1].accuracy:.4f}" and share == pytest.approx(0.98, abs=0.01)
 
 
 def test_loaders_and_data_sets_are_a_way_in(sample):
