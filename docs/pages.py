@@ -37,7 +37,7 @@ def linked(text: str, source: str) -> str:
     """Markdown of the file `source` with links to pages; Sphinx fails where there is no page."""
     to_page = lambda link: f"](/{page_of(normpath(join(dirname(source), link[1])))}"
     text = re.sub(r"(?m)^\[!\[Open in .*\n\n?", "", text)  # badges, whose pictures other hosts have
-    text = re.sub(r"\]\((?![a-z]+:|#)([^()#\s]+)", to_page, text)
+    text = re.sub(r"\]\((?![a-z]+:)([^()#\s]+)", to_page, text)
     return text.replace("| symptom |", "{.chart}\n| symptom |")  # which a phone shows as cards
 
 

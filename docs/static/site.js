@@ -38,6 +38,12 @@ document.querySelectorAll(".bd-links li.has-children > details > summary").forEa
 document.querySelectorAll(".search-button-field").forEach((button) => button.removeAttribute("aria-label"));
 document.querySelectorAll("details.hide > summary").forEach((summary) => summary.removeAttribute("aria-label"));
 
+// A long signature is a list of parameters, and no list of words and meanings.
+document.querySelectorAll("dt.sig dl").forEach((list) => {
+  list.role = "list";
+  for (const parameter of list.children) parameter.role = "listitem";
+});
+
 // A page that was opened from a file may not read others, so a search there tells titles alone.
 if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 
