@@ -90,8 +90,8 @@ docs: .venv/dev .venv-docs/core
 	.venv-docs/bin/python docs/pages.py runs/site-static/widgets runs/site-source
 	SITE_STATIC=$(CURDIR)/runs/site-static .venv-docs/bin/sphinx-build -q -W --keep-going -c docs \
 		-d runs/site-doctrees runs/site-source runs/site
-	for page in $$(cd runs/site-source && ls reference/*.md); do \
-		cp runs/site-source/$$page runs/site/$${page%.md}.html.md; done # for nbdev's docstrings
+	$(BIN)/jupyter nbconvert --log-level WARN --to markdown --output '{notebook_name}.html' \
+		--output-dir runs/site/reference runs/site-source/reference/*.ipynb # for nbdev's docstrings
 	@echo "the site is in runs/site: open runs/site/index.html"
 
 # Every lesson opened and run in JupyterLab in a headless Chromium, the system's, or CHROMIUM=path;
@@ -171,7 +171,8 @@ endef
 	.venv-audit/bin/python -m pip install pip-audit cyclonedx-bom
 	touch $@
 
-# Sphinx and its theme; from npm what sets formulas and what tests the site.
+# Sphinx, its theme, and what reads notebooks and modules for it; from npm what sets formulas and
+# what tests the site.
 .venv-docs/core: constraints/docs.txt docs/package-lock.json
 	@command -v npm >/dev/null || { echo "no npm found: install Node.js, which brings it" >&2; exit 1; }
 	$(NEW_VENV)

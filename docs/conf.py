@@ -1,8 +1,10 @@
-"""How Sphinx builds the site from the pages that docs/pages.py wrote."""
+"""How Sphinx builds the site from what docs/pages.py laid out."""
 
 import os
 import re
 from pathlib import Path
+
+from sphinx.search.en import SearchEnglish
 
 HERE = Path(__file__).parent
 SETTINGS = (HERE.parent / "settings.ini").read_text()
@@ -10,8 +12,11 @@ SETTINGS = (HERE.parent / "settings.ini").read_text()
 project = "mnist_ce"
 author = "The mnist_ce developers"
 release = version = re.search(r"version = (\S+)", SETTINGS)[1]
-extensions = ["myst_parser", "sphinx.ext.mathjax"]
-myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
+extensions = ["myst_nb", "sphinx.ext.mathjax"]
+nb_execution_mode = "off"  # outputs are those that the notebooks store
+nb_merge_streams = True
+nb_render_markdown_format = "myst"
+myst_enable_extensions = ["amsmath", "attrs_block", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 myst_dmath_double_inline = True
 smartquotes = False  # the text as it stands in the notebooks
@@ -40,3 +45,18 @@ html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
 # Served from the site itself: no page asks another host for anything.
 mathjax_path = "mathjax/tex-svg.js"
 mathjax3_config = {"options": {"enableMenu": False}}
+
+
+class SearchNumbersToo(SearchEnglish):
+    """Words of English, and numbers with a point, such as 0.5112, which are no words to Sphinx."""
+
+    js_splitter_code = (
+        r"var splitQuery = (query) => query.match(/\d+(?:\.\d+)+|[\p{L}\p{N}_]+/gu) ?? [];"
+    )
+
+    def split(self, input: str) -> list[str]:
+        return re.findall(r"\d+(?:\.\d+)+|\w+", input)
+
+
+def setup(app) -> None:
+    app.add_search_language(SearchNumbersToo)

@@ -1,39 +1,26 @@
-"""Turn the stored notebooks into the pages that Sphinx builds.
+"""Lay out what Sphinx builds the site from: the stored notebooks, README.md, the API.
 
 python docs/pages.py WIDGETS FOLDER: WIDGETS is what docs/widgets.py filled, FOLDER becomes the
-source of Sphinx. Nothing is run: code, outputs and figures are those that the notebooks store.
+source of Sphinx. MyST-NB shows the notebooks with the outputs that they store; griffe reads the
+modules' text. Nothing is run.
 """
 
-import ast
-import base64
 import json
 import re
+import runpy
 import shutil
 import sys
-from html import escape
-from os.path import relpath
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from os.path import dirname, join, normpath
+from pathlib import Path
+from string import Template
+
+import griffe
 
 ROOT = Path(__file__).parent.parent
-WIDE = "---\nhtml_theme.sidebar_secondary.remove: true\n---\n\n"  # no table of contents beside it
-# A line of links above the chart, for those who came for something else.
-LINE = """\
-[The course](course.md) · [For teachers](for_teachers.md) · [The package](package.md) · \
-[The reference](reference/index.md) · [The API](api/index.md)"""
-DRAW = "[Draw a digit](draw.md)", "and let a model trained on MNIST read it."
-DOORS = """\
-## From here
-
-- [The course](course.md): sixteen lessons, from the frozen accuracy to your own work, \
-and [a glossary](glossary.md) of their words.
-- [For teachers](for_teachers.md): an hour's plan, and numbers to quote with their sources.
-- [The package](package.md): two commands, the doctor, and what it does in a notebook of your own.
-- [The reference](reference/index.md): how the library is made, a module from each notebook.
-- [The API](api/index.md): every public name, with its signature."""
-CODE = r"(?ms)^( *)(`{3,})[^\n]*\n.*?^\1\2`*$|(?<!`)(`+)(?!`).+?(?<!`)\3(?!`)"
+SOURCE = Path(__file__).parent / "source"  # pages of the site's own, with places to fill
 PAGES = {  # what stands beside the notebooks, and its page
     "README.md": "index.md",
-    "nbs/index.ipynb": "index.md",
     "nbs/glossary.md": "glossary.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
@@ -41,445 +28,211 @@ PAGES = {  # what stands beside the notebooks, and its page
 }
 
 
-def page_of(path: str) -> str | None:
-    """The page of a file of the repository, where nbdev expects it, or None."""
-    place = re.fullmatch(r"nbs/(?:(reference)/\d\d_)?(\w+)\.ipynb", path)
-    if path in PAGES or not place:
-        return PAGES.get(path)
-    return f"{place[1]}/{place[2]}.md" if place[1] else f"{place[2]}.md"
+def page_of(path: str) -> str:
+    """Where a file of the repository lies in Sphinx's source, the reference as nbdev has it."""
+    return PAGES.get(path, re.sub(r"^nbs/|(?<=/reference/)\d\d_", "", path))
 
 
-def outside_code(pattern: str, replace, text: str) -> str:
-    """`re.sub`, which leaves code in backticks alone."""
-    found, at = [], 0
-    for code in re.finditer(CODE, text):
-        found += [re.sub(pattern, replace, text[at : code.start()]), code[0]]
-        at = code.end()
-    return "".join([*found, re.sub(pattern, replace, text[at:])])
-
-
-def with_links(text: str, source: str, page: str, files: set[str]) -> str:
-    """Markdown of the file `source` with its links as they must be on `page`.
-
-    A link to a notebook becomes one to its page. What has no page, such as a picture, is added to
-    `files` and found under the same path.
-    """
-
-    def rewritten(link):
-        target, anchor = link[1], link[2] or ""
-        if not target or re.match(r"[a-z]+:", target):
-            return link[0]
-        path = relpath((ROOT / source).parent / target, ROOT).replace("\\", "/")
-        if not (ROOT / path).is_file():
-            raise ValueError(f"{source} links to {target}, which is no file of the repository")
-        if not (there := page_of(path)):
-            files.add(there := path)
-        return f"]({relpath(there, PurePosixPath(page).parent)}{anchor})"
-
+def linked(text: str, source: str) -> str:
+    """Markdown of the file `source` with links to pages; Sphinx fails where there is no page."""
+    to_page = lambda link: f"](/{page_of(normpath(join(dirname(source), link[1])))}"
     text = re.sub(r"(?m)^\[!\[Open in .*\n\n?", "", text)  # badges, whose pictures other hosts have
-    return outside_code(r"\]\(([^()#\s]*)(#[^()\s]*)?\)", rewritten, text)
+    text = re.sub(r"\]\((?![a-z]+:)([^()#\s]+)", to_page, text)
+    return text.replace("| symptom |", "{.chart}\n| symptom |")  # which a phone shows as cards
 
 
 def without_directives(source: str) -> tuple[str, set[str]]:
     """Code without nbdev's `#|` lines, and the first word of each of these."""
-    lines = source.split("\n")
-    words = {line[2:].split()[0] for line in lines if re.match(r"#\| *\w", line)}
-    return "\n".join(line for line in lines if not line.startswith("#|")).strip("\n"), words
+    words = set(re.findall(r"(?m)^#\| *(\w+)", source))
+    return re.sub(r"(?m)^#\|.*\n?", "", source).strip("\n"), words
 
 
-def block(text: str, language: str, kind: str = "") -> str:
-    """A code block, in a fence longer than any within."""
-    ticks = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
-    options = f":class: {kind}\n" * bool(kind)
-    return f"{ticks}{{code-block}} {language}\n{options}:force:\n\n{text}\n{ticks}"
+def html(text: str, name: str) -> dict:
+    """A cell of HTML."""
+    return dict(cell_type="raw", id=name, metadata={"format": "text/html"}, source=text)
 
 
-def raw(html: str) -> str:
-    return f"```{{raw}} html\n{html}\n```"
+def metadata(cell: dict, code: str, words: set[str], output: dict | None) -> dict:
+    """What MyST-NB must know of a code cell: what is folded, and the words of its figure."""
+    question = re.match(r"# Question (\d)", code)
+    summary, tags = "Code of the figure" if output else "Code", []
+    if question:
+        summary, tags = f"Answer to question {question[1]}, in code", ["hide-cell"]
+    elif "hide_input" in words:
+        tags = ["remove-input"]
+    elif cell["metadata"].get("jupyter", {}).get("source_hidden"):
+        tags = ["hide-input"]
+    given = {"code_prompt_show": summary, "code_prompt_hide": summary}
+    if output:
+        alt = output["metadata"].get("image/png", {}).get("alt")
+        if not alt:
+            told = "has no alt text: draw it with new_figure(..., alt=...)"
+            raise ValueError(f"the figure of {code[:40]!r} {told}")
+        given["image"] = {"alt": " ".join(alt.split()), "classes": "figure"}
+    return {"tags": tags, "mystnb": given}
 
 
-def figure(output: dict, name: str) -> str:
-    """The directive that shows a stored picture, with its words for readers who cannot see it."""
-    told = output["metadata"].get("image/png", {})
-    if not told.get("alt"):
-        raise ValueError(f"{name} has no alt text: draw it with new_figure(..., alt=...)")
-    alt = json.dumps(" ".join(told["alt"].split()), ensure_ascii=False)
-    return f"```{{image}} {name}\n:alt: {alt}\n:width: {told['width']}px\n:class: figure\n```"
+def shown(cells: list[dict], source: str, widgets=(), anchors=()) -> Iterator[dict]:
+    """A notebook's cells as MyST-NB takes them: hidden ones left out, folded ones folded.
 
-
-def merged(outputs: list[dict]) -> list[dict]:
-    """Outputs, each stream that came in pieces as one."""
-    found: list[dict] = []
-    for output in outputs:
-        if found and output.get("name") and output.get("name") == found[-1].get("name"):
-            found[-1] = found[-1] | {"text": [*found[-1]["text"], *output["text"]]}
-        else:
-            found.append(output)
-    return found
-
-
-def shown(outputs: list[dict], link, keep) -> list[str]:
-    """Stored outputs as Markdown. keep(bytes) stores a picture and gives its name."""
-    found = []
-    for output in merged(outputs):
-        data = {kind: "".join(value) for kind, value in output.get("data", {}).items()}
-        if "text" in output:
-            found.append(block("".join(output["text"]).rstrip("\n"), "text", "output"))
-        elif "image/png" in data:
-            found.append(figure(output, keep(base64.b64decode(data["image/png"]))))
-        elif "text/html" in data:
-            html = data["text/html"].strip()
-            found.append(raw(f'<div class="scroll output" tabindex="0">\n{html}\n</div>'))
-        elif "text/markdown" in data:
-            found.append(link(data["text/markdown"]))
-        elif "text/plain" in data:
-            found.append(block(data["text/plain"], "text", "output"))
-        else:
-            raise ValueError(f"no way to show an output of the kinds {sorted(data) or output}")
-    return found
-
-
-def defined(source: str, prefix: str = "") -> list[str]:
-    """The names that code defines, with their methods, as nbdev writes them in an address."""
-    found = []
-    for node in ast.parse(source).body if not prefix else source.body:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            name = prefix + node.name.lower()
-            found += [name, *(defined(node, name + ".") if isinstance(node, ast.ClassDef) else [])]
-    return found
-
-
-def slug(heading: str) -> str:
-    """A heading's address, as GitHub makes it."""
-    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
-
-
-def headings(text: str) -> set[str]:
-    return {
-        slug(found[1])
-        for found in re.finditer(
-            r"(?m)^#+ (.+)$", re.sub(CODE, lambda c: "" if c[2] else c[0], text)
-        )
-    }
-
-
-def folded(summary: str, *parts: str) -> str:
-    return "\n\n".join(
-        [f'<details class="fold"><summary>{summary}</summary>', *parts, "</details>"]
-    )
-
-
-def notebook_page(cells: list[dict], link, keep, widgets=()) -> str:
-    """A notebook's cells as Markdown: hidden ones left out, folded ones folded, answers closed.
-
-    link: rewrites the links of Markdown. keep: see `shown`. widgets: HTML for the calls of
-    `interact`, in their order.
+    widgets: HTML for the calls of `interact`, in their order. anchors: names as nbdev writes them
+    in an address, each put above the code that defines it.
     """
-    widgets, parts = list(widgets), []
-    taken = headings(
-        "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
-    )
+    widgets, anchors = list(widgets), sorted(anchors)
     for cell in cells:
-        source = "".join(cell["source"])
+        text = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            parts.append(link(source))
+            yield cell | {"source": linked(text, source)}
             continue
-        source, words = without_directives(source)
+        code, words = without_directives(text)
         if "hide" in words or cell.get("id") == "fetch-the-course":  # for Colab alone
             continue
-        code = [block(source, "python")] if source and "hide_input" not in words else []
-        outputs = shown(cell["outputs"], link, keep)
-        if words & {"export", "exporti"}:
-            names = [name for name in defined(source) if name not in taken]
-            taken.update(names)
-            if names:
-                parts.append(raw("".join(f'<span id="{name}"></span>' for name in names)))
-        if question := re.match(r"# Question (\d)", source):
-            parts.append(folded(f"Answer to question {question[1]}, in code", *code, *outputs))
-        elif code and cell["metadata"].get("jupyter", {}).get("source_hidden"):
-            parts += [
-                folded("Code of the figure" if "```{image}" in "".join(outputs) else "Code", *code),
-                *outputs,
-            ]
-        else:
-            parts += code + outputs
-        for _ in re.findall(r"(?m)^interact\(", source):
-            parts.append(raw(widgets.pop(0)) if widgets else "")
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def sections(readme: str) -> dict[str, str]:
-    """README.md as {heading: text with it}; what stands before the first is under ""."""
-    pieces = re.split(r"(?m)^## (.+)\n", readme)
-    return {"": pieces[0]} | {h: f"## {h}\n{text}" for h, text in zip(pieces[1::2], pieces[2::2])}
-
-
-def scrolled(text: str) -> str:
-    """Markdown with each HTML table in a box of its own that scrolls."""
-    return re.sub(
-        r"(?s)<table>.*?</table>",
-        lambda t: raw(f'<div class="scroll" tabindex="0">{t[0]}</div>'),
-        text,
-    )
-
-
-def charted(text: str, kind: str = "chart") -> str:
-    """Markdown with the chart's table in a box of its own, which a phone shows as cards."""
-    boxed = lambda rows: f'<div class="{kind}">\n\n{rows[0].strip()}\n\n</div>\n\n'
-    return re.sub(r"(?m)^\| symptom \|.*\n(?:\|.*(?:\n|\Z))+", boxed, text)
-
-
-def toctree(caption: str, entries: list[str]) -> str:
-    listed = "\n".join(entries)
-    return f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{listed}\n```"
-
-
-def readme_pages(readme: str, files: set[str]) -> dict[str, str]:
-    """README.md as pages: index.md with the chart, course.md, reference/index.md, package.md."""
-    found = sections(readme)
-    chart, course = found.pop("My loss does not train"), found.pop("The course")
-    lessons, reference = course.split("\n\nThe reference is", 1)
-    reference = f"# Reference\n\nThe reference is{reference}"
-    front, rest = found.pop(""), "# The package\n\n" + "\n".join(found.values())
-    where = {name: "package.md" for name in headings(rest)} | {
-        name: "course.md" for name in headings(lessons)
-    }
-
-    def linked(text, page):
-        text = with_links(text, "README.md", page, files)
-        inner = lambda m: (
-            f"]({where.get(m[1], page)}#{m[1]})" if where.get(m[1], page) != page else m[0]
-        )
-        return scrolled(outside_code(r"\]\(#([\w-]+)\)", inner, text))
-
-    lessons = lessons.replace("## The course", "# The course")
-    title, question, story = front.split("\n\n", 2)
-    boxed = linked(charted(chart.strip(), "chart front"), "index.md")
-    opened = "\n\n".join([linked(title, "index.md"), linked(question, "index.md"), LINE, boxed])
-    return {
-        "index.md": f"{WIDE}{opened}\n\n{DOORS}\n\n## How it began\n\n{linked(story, 'index.md')}",
-        "course.md": linked(lessons, "course.md"),
-        "reference/index.md": linked(reference, "reference/index.md"),
-        "package.md": linked(rest, "package.md"),
-    }
-
-
-def signature(node) -> str:
-    """A function's parameters and what it returns; of a method without `self`."""
-    text = ast.unparse(node.args)
-    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    return f"({text}){returns}"
-
-
-def api_entry(node, module: str, prefix: str = "") -> list[str]:
-    """The directive that documents a definition, and, within a class, its public methods."""
-    name, doc = prefix + node.name, ast.get_docstring(node) or ""
-    if isinstance(node, ast.ClassDef):
-        body = [one for one in node.body if isinstance(one, (ast.FunctionDef, ast.ClassDef))]
-        made = [one for one in body if one.name == "__init__"]
-        kind, bare = "class", lambda text: re.sub(r"^\(self(, )?", "(", text.split(" -> ")[0])
-        told = name + (bare(signature(made[0])) if made else "")
-        public = [one for one in body if not one.name.startswith("_") and ast.get_docstring(one)]
-        members = [line for one in public for line in api_entry(one, module, name + ".")]
-        if not made and (
-            fields := [ast.unparse(one) for one in node.body if isinstance(one, ast.AnnAssign)]
-        ):
-            told += f"({', '.join(fields)})"
-    else:
-        kind, members = "method" if prefix else "function", []
-        called = re.search(
-            rf"Called as ({name}\(.+?\))", doc
-        )  # of a loss, which is a value that is called
-        told = called[1] if called else name + signature(node)
-        marks = {ast.unparse(mark) for mark in node.decorator_list}
-        if prefix:
-            told = re.sub(r"\((self|cls)(, )?", "(", told, count=1)
-            kind = (
-                "property"
-                if marks & {"property", "cached_property", "functools.cached_property"}
-                else kind
+        here = [a for a in anchors if re.search(rf"(?mi)^(def|class) {a.split('.')[0]}\b", code)]
+        if here:
+            yield html("".join(f'<span id="{a}"></span>' for a in here), f"{cell['id']}-anchors")
+        figures = [o for o in cell["outputs"] if "image/png" in o.get("data", {})]
+        first, *later = figures or [None]  # MyST-NB takes one alt text for a cell
+        kept = [o for o in cell["outputs"] if not any(o is one for one in later)]
+        given = metadata(cell, code, words, first)
+        yield cell | dict(source=code, outputs=kept, metadata=given)
+        for k, output in enumerate(later):
+            given = metadata(cell, code, words, output)
+            given["tags"].append("remove-input")
+            yield cell | dict(
+                id=f"{cell['id']}-{k}", source=code, outputs=[output], metadata=given
             )
-        if kind == "property":
-            told = name
-        options = [f":{mark}:" for mark in ("staticmethod", "classmethod") if mark in marks]
-        kind = f"{kind}" + ("|" + "|".join(options) if options else "")
-    kind, *options = kind.split("|")
-    ticks = ":" * (4 if prefix else 5)
-    source = f'<a href="../reference/{module}.html#{name.lower()}">How it is made</a>'
-    return [
-        f"{ticks}{{py:{kind}}} {told}",
-        *options,
-        "",
-        doc,
-        "",
-        *([] if prefix else [source, ""]),
-        *members,
-        ticks,
-        "",
-    ]
+        for k, _ in enumerate(re.findall(r"(?m)^interact\(", code)):
+            if widgets:
+                yield html(widgets.pop(0), f"{cell['id']}-widget-{k}")
 
 
-def api_page(module: str, source: str) -> str:
-    """The public names of a module, with signatures and docstrings, read from its text."""
-    tree = ast.parse(source)
-    (public,) = [
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
-    ]
-    lines = [
-        f"# mnist_ce.{module}",
-        "",
-        f"> {ast.get_docstring(tree)}",
-        "",
-        f":::{{py:module}} mnist_ce.{module}",
-        ":::",
-        "",
-    ]
-    for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name in public:
-            lines += api_entry(node, module)
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            name = ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
-            if name in public:
-                lines += [
-                    f":::{{py:data}} {name}",
-                    "",
-                    f'<a href="../reference/{module}.html">How it is made</a>',
-                    ":::",
-                    "",
-                ]
-    return "\n".join(lines)
-
-
-def of_modules() -> dict[str, str]:
-    """{module: its text}, in the order of the reference's notebooks."""
-    names = [path.stem[3:] for path in sorted((ROOT / "nbs/reference").glob("*.ipynb"))]
-    return {name: (ROOT / f"mnist_ce/{name}.py").read_text() for name in names}
-
-
-def api_index(modules: dict[str, str]) -> str:
-    """What `from mnist_ce.all import *` brings, each name with its docstring's first line."""
-    nodes = {
-        (module, node.name): node
-        for module, text in modules.items()
-        for node in ast.parse(text).body
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+def notebook(path: Path, widgets: Path, addresses: list[str]) -> dict:
+    """A stored notebook as MyST-NB takes it. addresses: of nbdev's index."""
+    stored, source = json.loads(path.read_text()), path.relative_to(ROOT).as_posix()
+    page = page_of(source).replace(".ipynb", ".html")
+    words = [cell for cell in stored["cells"] if cell["cell_type"] == "markdown"]
+    text = "\n".join("".join(cell["source"]) for cell in words)
+    anchors = {
+        anchor
+        for where, _, anchor in (address.partition("#") for address in addresses)
+        if where == page and not re.search(rf"(?mi)^#+ `?{re.escape(anchor)}`?$", text)
     }
-    public = ast.literal_eval(re.search(r"__all__ = (\[.*?\])", modules["all"], re.S)[1])
-    rows = [
-        (name, module, (ast.get_docstring(node) or "").split("\n")[0])
-        for (module, name), node in nodes.items()
-        if name in public
-    ]
-    rows += [
-        (name, module, f"one of the constants of `{module}`")
-        for module, text in modules.items()
-        for name in public
-        if re.search(rf"(?m)^{name} = ", text)
-    ]
-    lines = [
-        "# API",
-        "",
-        "`from mnist_ce.all import *` brings these, besides `torch`, `F` and `nn`; "
-        "`from mnist_ce import fit` brings one of them. "
-        "The pages of the modules have the rest, with signatures.",
-        "",
-        "| name | module | |",
-        "|---|---|---|",
-    ]
-    for name, module, line in rows:
-        line = line.replace("|", "\\|")
-        lines.append(
-            f"| {{py:obj}}`{name} <mnist_ce.{module}.{name}>` | [{module}]({module}.md) | {line} |"
-        )
-    return "\n".join(lines) + "\n"
+    moving = widgets / path.stem / "widgets.json"
+    drawn = json.loads(moving.read_text()) if moving.exists() else []
+    cells = list(shown(stored["cells"], source, drawn, anchors))
+    return stored | {"cells": cells, "metadata": {"language_info": {"name": "python"}}}
 
 
-def draw_page(pad: str, accuracy: str) -> str:
-    """The page to draw on: the pad as HTML, and what share of digits its model reads right."""
-    question = "> What does a model that has only seen MNIST make of your digits?"
-    told = (
-        "The network of the book's chapter 4, 30 hidden units, trained with cross entropy when "
-        f"this site was built: it reads {accuracy} of MNIST's test images right, and runs in "
-        "this page."
+def readme_parts(readme: str) -> dict[str, str]:
+    """README.md in parts, as the pages in docs/source name them."""
+    front, *rest = re.split(r"(?m)^## (.+)\n", readme)
+    found = dict(zip(rest[::2], rest[1::2]))
+    pages = {heading: "package" for heading in found}
+    pages |= {"My loss does not train": "index", "The course": "course"}
+    slug = lambda heading: re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+    there = {slug(heading): page for heading, page in pages.items()}
+    to_page = lambda link: f"](/{there[link[1]]}.md#{link[1]})"
+    part = lambda text: re.sub(r"\]\(#([\w-]+)\)", to_page, linked(text, "README.md")).strip()
+    title, question, story = front.split("\n\n", 2)
+    course, reference = found["The course"].split("\n\nThe reference is")
+    package = [f"## {h}\n{text}" for h, text in found.items() if pages[h] == "package"]
+    chart = part(found["My loss does not train"]).replace("{.chart}", "{.chart .front}")
+    return dict(
+        title=title,
+        question=part(question),
+        story=part(story),
+        chart=chart,
+        course=part(course),
+        reference=part(f"The reference is{reference}"),
+        package=part("\n".join(package)),
     )
-    return "\n\n".join(["# Draw a digit", question, told, raw(pad)]) + "\n"
 
 
-def with_draw(front: str) -> str:
-    """The front page with the page to draw on: in the line of links, the doors and the menu."""
-    line, door, menu = LINE.splitlines()[-1], DOORS.splitlines()[-1], "\nglossary\n"
-    front = front.replace(line, f"{line} · {DRAW[0]}", 1)
-    front = front.replace(door, f"{door}\n- {DRAW[0]}, {DRAW[1]}", 1)
-    return front.replace(menu, f"{menu}draw\n", 1)
+def entry(of: griffe.Object, fence: str = ":::::") -> str:
+    """The directive that documents a definition, and, within a class, its public methods."""
+    _, module, name = of.path.split(".", 2)
+    doc = of.docstring.value if of.docstring else ""
+    kind, anchor = of.kind.value, f"#{name.lower()}"
+    members = [one for one in of.members.values() if of.is_class and not one.is_alias]
+    fields = [
+        f"{one.name}: {one.annotation}" + (f" = {one.value}" if one.value else "")
+        for one in members
+        if one.is_attribute and one.annotation and "property" not in one.labels
+    ]
+    if called := re.search(rf"Called as ({name}\(.+?\))", doc):  # a loss is a value that is called
+        signature = called[1]
+    elif of.is_attribute:
+        signature, anchor = name, ""
+        kind = "property" if "property" in of.labels else "data"
+    elif of.is_class and not of.parameters and fields:
+        signature = f"{name}({', '.join(fields)})"
+    else:
+        signature = of.signature(name=name) or name
+        kind = "method" if of.parent.is_class else kind
+    options = [f":{mark}:" for mark in ("staticmethod", "classmethod") if mark in of.labels]
+    made = f'<a href="../reference/{module}.html{anchor}">How it is made</a>'
+    within = [entry(one, "::::") for one in members if one.docstring and one.name[0] != "_"]
+    body = ["", doc, "", *([] if of.parent.is_class else [made, ""]), *within]
+    return "\n".join([f"{fence}{{py:{kind}}} {signature}", *options, *body, fence, ""])
+
+
+def api_pages(modules: dict[str, griffe.Module]) -> dict[str, str]:
+    """A page for each module: its public names, with signatures and docstrings."""
+    pages = {}
+    for name, module in modules.items():
+        title = f"# mnist_ce.{name}\n\n> {module.docstring.value}\n"
+        listed = [of for of in module.members.values() if of.name in module.exports]
+        entries = [entry(of) for of in listed if not of.is_alias]
+        heads = [title, f":::{{py:module}} mnist_ce.{name}\n:::\n"]
+        pages[f"api/{name}.md"] = "\n".join(heads + entries)
+    return pages
+
+
+def api_rows(modules: dict[str, griffe.Module], everything: griffe.Module) -> str:
+    """What `from mnist_ce.all import *` brings of ours, each with its docstring's first line."""
+    paths = {of.target_path for of in everything.members.values() if of.is_alias}
+    rows = []
+    for name, module in modules.items():
+        for of in (of for of in module.members.values() if of.path in paths):
+            doc = of.docstring.value if of.docstring else f"one of the constants of `{name}`"
+            line = doc.split("\n")[0].replace("|", "\\|")
+            there = f"[{name}](/api/{name}.md)"
+            rows.append(f"| {{py:obj}}`{of.name} <{of.path}>` | {there} | {line} |")
+    return "\n".join(rows)
 
 
 def main(widgets: Path, folder: Path) -> None:
     """Write every page."""
     shutil.rmtree(folder, ignore_errors=True)
-    files: set[str] = set()
-    pages = readme_pages((ROOT / "README.md").read_text(), files)
-    for path in "nbs/glossary.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md":
-        pages[PAGES[path]] = with_links((ROOT / path).read_text(), path, PAGES[path], files)
+    shutil.copytree(ROOT / "nbs/figures", folder / "figures")
+    notebooks = sorted([*ROOT.glob("nbs/*.ipynb"), *ROOT.glob("nbs/reference/*.ipynb")])
+    notebooks = [path for path in notebooks if path.stem != "index"]
+    index = runpy.run_path(str(ROOT / "mnist_ce/_modidx.py"))["d"]["syms"]
+    addresses = [address for names in index.values() for address, _ in names.values()]
+    pages = {page: linked((ROOT / path).read_text(), path) for path, page in PAGES.items()}
     titles = {}
-    for path in sorted((ROOT / "nbs").glob("**/*.ipynb")):
-        source, page = str(path.relative_to(ROOT)), page_of(str(path.relative_to(ROOT)))
-        if page == "index.md" or ".ipynb_checkpoints" in source:
-            continue
-        cells, count = json.loads(path.read_text())["cells"], 0
-
-        def keep(data):
-            nonlocal count
-            count += 1
-            name = PurePosixPath("figures", f"{PurePosixPath(page).stem}_{count}.png")
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(data)
-            return f"/{name}"
-
-        stored = widgets / path.stem / "widgets.json"
-        moving = json.loads(stored.read_text()) if stored.exists() else []
-        link = lambda text: charted(with_links(text, source, page, files))
-        pages[page] = notebook_page(cells, link, keep, moving)
-        titles[page] = re.match(r"# (.+)", "".join(cells[0]["source"]))[1]
-    modules = of_modules()
-    pages["api/index.md"] = api_index(modules)
-    for module, text in modules.items():
-        if module != "all":
-            pages[f"api/{module}.md"] = api_page(module, text)
-
-    lessons = [
-        f"{page[:2]} {title} <{page[:-3]}>"
-        for page, title in titles.items()
-        if re.match(r"\d\d_", page)
-    ]
-    rooms = [page[10:-3] for page in titles if page.startswith("reference/")]
-    pages["index.md"] += (
-        "\n\n".join(
-            [
-                "",
-                toctree("Course", ["The course <course>", *lessons, "glossary", "for_teachers"]),
-                toctree("Library", ["package", "api/index", "reference/index"]),
-                toctree("Project", ["contributing", "security", "changelog"]),
-            ]
-        )
-        + "\n"
+    for path in notebooks:
+        made, page = notebook(path, widgets, addresses), page_of(path.relative_to(ROOT).as_posix())
+        titles[page[:-6]] = re.match(r"# (.+)", "".join(made["cells"][0]["source"]))[1]
+        pages[page] = json.dumps(made, ensure_ascii=False)
+    package = griffe.load("mnist_ce", search_paths=[ROOT])
+    rooms = [page[10:] for page in titles if page.startswith("reference/")]
+    modules = {name: package[name] for name in rooms if name != "all"}
+    pages |= api_pages(modules)
+    numbered = [page for page in titles if page[:2].isdigit()]
+    words = readme_parts((ROOT / "README.md").read_text()) | dict(
+        lessons="\n".join(f"{page[:2]} {titles[page]} <{page}>" for page in numbered),
+        rooms="\n".join(rooms),
+        modules="\n".join(modules),
+        names=api_rows(modules, package["all"]),
+        pad=(widgets / "draw/pad.html").read_text(),
+        accuracy=(widgets / "draw/accuracy").read_text(),
     )
-    pages["reference/index.md"] += "\n" + toctree("Reference", rooms) + "\n"
-    pages["api/index.md"] += (
-        "\n" + toctree("API", [name for name in modules if name != "all"]) + "\n"
-    )
-    pad = widgets / "draw" / "pad.html"  # docs/widgets.py makes it where the package can
-    if pad.exists():
-        pages["draw.md"] = draw_page(pad.read_text(), (pad.parent / "accuracy").read_text())
-        pages["index.md"] = with_draw(pages["index.md"])
-        pages["course.md"] = f"{pages['course.md'].rstrip()}\n\n{' '.join(DRAW)}\n"
+    for path in SOURCE.glob("**/*.md"):
+        pages[path.relative_to(SOURCE).as_posix()] = Template(path.read_text()).substitute(words)
     for page, text in pages.items():
         (folder / page).parent.mkdir(parents=True, exist_ok=True)
         (folder / page).write_text(text)
-    for name in sorted(files):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
 
 
 if __name__ == "__main__":

@@ -263,8 +263,9 @@ def main(site, axe, browser):
             page = reader.open(name)
             tell("a digit drawn with the mouse", drawn(page))
             page.close()
-        titles = searched(reader, "softmax-twice")
-        tell("search for softmax-twice", [] if "mnist_ce" in titles else [str(titles)])
+        for words, title in ("softmax-twice", "mnist_ce"), ("0.5112", "The frozen accuracy"):
+            titles = searched(reader, words)
+            tell(f"search for {words}", [] if title in titles else [str(titles)])
         tell("requests and errors", reader.found)
         alone = Reader(chromium, site.as_uri())  # without a server
         for name in "index.html", moving[0]:

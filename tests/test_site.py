@@ -1,4 +1,4 @@
-"""The site's pages, as docs/pages.py makes them; `make test-browser` reads the built site."""
+"""What docs/pages.py lays out for Sphinx; `make test-browser` reads the built site."""
 
 import json
 import re
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+pytest.importorskip("griffe", reason="griffe is a development tool")
 sys.path.insert(0, str(ROOT / "docs"))
 try:
     import pages
@@ -16,28 +17,21 @@ finally:
 
 from mnist_ce._modidx import d as INDEX
 
-PICTURE = dict(
-    output_type="display_data",
-    data={"image/png": "iVBO", "text/plain": "words"},
-    metadata={"image/png": {"alt": 'A "3": seen\nfrom afar', "width": 700}},
-)
-
 
 def cell(source, outputs=(), kind="code", **metadata):
+    shown = dict(outputs=list(outputs)) if kind == "code" else {}
     return dict(
-        cell_type=kind, source=source.splitlines(True), outputs=list(outputs), metadata=metadata
+        cell_type=kind, id="x", source=source.splitlines(True), metadata=metadata, **shown
     )
 
 
-def page(*cells, widgets=()):
-    kept = []
-    text = pages.notebook_page(
-        list(cells),
-        lambda text: text,
-        lambda data: kept.append(data) or f"/{len(kept)}.png",
-        widgets,
-    )
-    return text, kept
+def picture(alt):
+    told = {"alt": alt, "width": 700}
+    return dict(data={"image/png": "iVBO"}, metadata={"image/png": told})
+
+
+def shown(*cells, **given):
+    return list(pages.shown(list(cells), "nbs/00_x.ipynb", **given))
 
 
 @pytest.fixture(scope="module")
@@ -49,153 +43,115 @@ def readme():
 def written(tmp_path_factory):
     """All pages, {name: text}."""
     folder = tmp_path_factory.mktemp("site")
-    pages.main(folder / "no widgets", folder / "source")
-    return {
-        path.relative_to(folder / "source").as_posix(): path.read_text()
-        for path in (folder / "source").glob("**/*.md")
-    }
+    (folder / "widgets/draw").mkdir(parents=True)
+    (folder / "widgets/draw/pad.html").write_text("<p>the pad</p>")
+    (folder / "widgets/draw/accuracy").write_text("96.9%")
+    pages.main(folder / "widgets", folder / "source")
+    found = [*folder.glob("source/**/*.md"), *folder.glob("source/**/*.ipynb")]
+    return {path.relative_to(folder / "source").as_posix(): path.read_text() for path in found}
 
 
 @pytest.mark.parametrize(
-    "source, name, text, meant",
+    "source, text, meant",
     [
-        (
-            "nbs/00_x.ipynb",
-            "00_x.md",
-            "[03](03_numbers_run_out.ipynb)",
-            "[03](03_numbers_run_out.md)",
-        ),
-        (
-            "nbs/00_x.ipynb",
-            "00_x.md",
-            "[a](reference/04_losses.ipynb#part)",
-            "[a](reference/losses.md#part)",
-        ),
-        (
-            "nbs/reference/00_x.ipynb",
-            "reference/x.md",
-            "[a](../06_loop.ipynb)",
-            "[a](../06_loop.md)",
-        ),
+        ("nbs/00_x.ipynb", "[3](03_y.ipynb)", "[3](/03_y.ipynb)"),
+        ("nbs/00_x.ipynb", "[a](reference/04_b.ipynb#c)", "[a](/reference/b.ipynb#c)"),
+        ("nbs/00_x.ipynb", "[a](../README.md#c)", "[a](/index.md#c)"),
+        ("nbs/reference/00_x.ipynb", "[a](../06_y.ipynb)", "[a](/06_y.ipynb)"),
+        ("nbs/reference/00_x.ipynb", "[a](04_b.ipynb)", "[a](/reference/b.ipynb)"),
         (
             "README.md",
-            "index.md",
             "[a](nbs/glossary.md) [b](SECURITY.md)",
-            "[a](glossary.md) [b](security.md)",
+            "[a](/glossary.md) [b](/security.md)",
         ),
-        ("README.md", "reference/index.md", "[a](nbs/reference/00_data.ipynb)", "[a](data.md)"),
+        ("README.md", "![a](nbs/figures/a_1.png)", "![a](/figures/a_1.png)"),
         (
             "nbs/00_x.ipynb",
-            "00_x.md",
             "[a](https://x.y/z.ipynb) [b](#part)",
             "[a](https://x.y/z.ipynb) [b](#part)",
         ),
-        ("nbs/00_x.ipynb", "00_x.md", "`f[0](06_loop.ipynb)`\n```\n[a](06_loop.ipynb)\n```", None),
+        ("nbs/00_x.ipynb", "A\n\n[![Open in Colab](https://a.b/c)](https://d.e)\n\nB", "A\n\nB"),
     ],
 )
-def test_links_between_notebooks_lead_to_pages(source, name, text, meant):
-    files = set()
-    assert pages.with_links(text, source, name, files) == (meant or text) and not files
-
-
-def test_a_link_to_another_file_takes_it_along_and_one_to_nothing_is_an_error():
-    files = set()
-    text = pages.with_links("![a](nbs/figures/index_1.png)", "README.md", "course.md", files)
-    assert text == "![a](nbs/figures/index_1.png)" and files == {"nbs/figures/index_1.png"}
-    with pytest.raises(ValueError, match="README.md links to nbs/nothing.ipynb"):
-        pages.with_links("[a](nbs/nothing.ipynb)", "README.md", "index.md", files)
+def test_links_lead_to_pages_and_badges_are_left_out(source, text, meant):
+    assert pages.linked(text, source) == meant
 
 
 def test_cells_are_hidden_folded_and_cleaned_of_directives():
-    said = dict(output_type="stream", name="stdout", text=["one\n"])
-    text, _ = page(
+    title, unseen, code, figure, question = shown(
         cell("# Title", kind="markdown"),
-        cell("#| hide\nsecret()", [said]),
-        cell("#| hide_input\nunseen()", [said, said]),
-        cell("#| export\n#| another\ndef f(): pass\nclass G:\n    def h(self): pass"),
-        cell("drawn()", [PICTURE], jupyter=dict(source_hidden=True)),
-        cell("# Question 5\nprint(5)", [said], jupyter=dict(source_hidden=True)),
+        cell("#| hide\nsecret()"),
+        cell("!git clone x") | dict(id="fetch-the-course"),
+        cell("#| hide_input\nunseen()"),
+        cell("#| export\n#| another\ndef f(): pass"),
+        cell("drawn()", [picture("words")], jupyter=dict(source_hidden=True)),
+        cell("# Question 5\nprint(5)", jupyter=dict(source_hidden=True)),
     )
-    assert "#|" not in text and "secret" not in text and "unseen" not in text
-    assert text.count("one\none") == 1, "a stream in two pieces is one"
-    assert '<span id="f"></span><span id="g"></span><span id="g.h"></span>' in text
-    figure, question = re.findall(r"(?s)<details class=\"fold\"><summary>(.*?)</details>", text)
-    assert (
-        figure.startswith("Code of the figure") and "drawn()" in figure and "{image}" not in figure
+    assert title["source"] == "# Title" and code["source"] == "def f(): pass"
+    assert unseen["metadata"]["tags"] == ["remove-input"] and code["metadata"]["tags"] == []
+    folded = [(c["metadata"]["tags"], c["metadata"]["mystnb"]) for c in (figure, question)]
+    (one, told), (other, answer) = folded
+    assert (one, told["code_prompt_show"]) == (["hide-input"], "Code of the figure")
+    assert (other, answer["code_prompt_show"]) == (["hide-cell"], "Answer to question 5, in code")
+    assert answer["code_prompt_hide"] == answer["code_prompt_show"]
+
+
+def test_each_figure_has_its_own_words():
+    said = dict(output_type="stream", name="stdout", text=["one\n"])
+    first, later = shown(
+        cell("#| export\ndraw()", [picture('A "3":\nfrom afar'), said, picture("second")])
     )
-    assert (
-        question.startswith("Answer to question 5") and "print(5)" in question and "one" in question
-    )
-    assert text.index("{image}") > text.index("drawn()")
+    images = [c["metadata"]["mystnb"]["image"] for c in (first, later)]
+    assert [image["alt"] for image in images] == ['A "3": from afar', "second"]
+    assert first["outputs"][1:] == [said] and later["outputs"] == [picture("second")]
+    assert first["metadata"]["tags"] == [] and later["metadata"]["tags"] == ["remove-input"]
+    with pytest.raises(ValueError, match=r"the figure of 'draw\(\)' has no alt text"):
+        shown(cell("draw()", [picture("")]))
 
 
-def test_a_figure_has_its_words():
-    text, kept = page(cell("draw()", [PICTURE]))
-    assert '```{image} /1.png\n:alt: "A \\"3\\": seen from afar"\n:width: 700px' in text
-    assert kept == [b"\x89P\x4e"[:3]] and "words" not in text
-    with pytest.raises(ValueError, match="1.png has no alt text"):
-        page(cell("draw()", [PICTURE | {"metadata": {}}]))
-
-
-def test_code_with_a_fence_in_it_stays_one_block():
-    text, _ = page(cell('print("```")'))
-    assert text.startswith("````{code-block} python") and text.rstrip().endswith("````")
-
-
-def test_each_call_of_interact_gets_its_widget():
-    text, _ = page(
+def test_each_call_of_interact_gets_its_widget_and_each_definition_its_address():
+    found = shown(
         cell("interact(f, a=1)\ninteract(g)"),
         cell("interact(h);"),
+        cell("@cache\ndef G(): pass"),
+        cell("class K:\n    def l(self): pass"),
         widgets=["<p>1</p>", "<p>2</p>", "<p>3</p>"],
+        anchors=["g", "k", "k.l", "elsewhere"],
     )
-    assert re.findall(r"<p>(\d)</p>|(interact)\((\w)", text) == [
-        ("", "interact", "f"),
-        ("", "interact", "g"),
-        ("1", "", ""),
-        ("2", "", ""),
-        ("", "interact", "h"),
-        ("3", "", ""),
-    ]
+    kinds = [(c["cell_type"], c["source"]) for c in found]
+    raw = [source for kind, source in kinds if kind == "raw"]
+    assert raw[:3] == ["<p>1</p>", "<p>2</p>", "<p>3</p>"]
+    assert [kind for kind, _ in kinds][:5] == ["code", "raw", "raw", "code", "raw"]
+    assert raw[3:] == ['<span id="g"></span>', '<span id="k"></span><span id="k.l"></span>']
+    assert kinds[5:7] == [("raw", raw[3]), ("code", "@cache\ndef G(): pass")]
+    assert found[1]["metadata"] == {"format": "text/html"}
 
 
 def test_the_front_page_has_the_readmes_chart_word_for_word(written, readme):
-    rows = [
-        line
-        for line in pages.sections(readme)["My loss does not train"].splitlines()
-        if line.startswith("|")
-    ]
+    chart = readme.partition("## My loss does not train\n")[2].partition("\n## ")[0]
+    rows = [line for line in chart.splitlines() if line.startswith("|")]
     front = written["index.md"]
     assert len(rows) > 20
     for row in rows:
-        assert re.sub(r"\(nbs/(\w+)\.ipynb\)", r"(\1.md)", row) in front
+        assert re.sub(r"\(nbs/(\w+)\.ipynb\)", r"(/\1.ipynb)", row) in front
     assert (
         front.index("> Why did my loss not train?")
         < front.index("[The course](course.md) · ")
-        < front.index(rows[0])
+        < front.index("{.chart .front}\n" + rows[0])
         < front.index("- [The course](course.md)")
-        < front.index("- [The API](api/index.md)")
         < front.index("How it began")
     )
-    assert "</div>\n\n" in front and "</div>\nA" not in front, "or Markdown takes what follows for HTML"
-    assert rows[5].replace("nbs/", "").replace(".ipynb", ".md") in written["14_is_it_my_loss.md"]
-    assert '<div class="chart">' in written["14_is_it_my_loss.md"]
-    assert "[ask the doctor](package.md#is-it-my-loss)" in front
-    assert "## Is it my loss?" in written["package.md"]
-
-
-def test_the_page_to_draw_on_is_linked_where_it_exists(written, tmp_path):
-    assert not any("draw.md" in text for text in written.values()) and "draw.md" not in written
-    (tmp_path / "widgets/draw").mkdir(parents=True)
-    (tmp_path / "widgets/draw/pad.html").write_text("<p>the pad</p>")
-    (tmp_path / "widgets/draw/accuracy").write_text("96.9%")
-    pages.main(tmp_path / "widgets", tmp_path / "source")
-    front, course, draw = (
-        (tmp_path / "source" / name).read_text() for name in ("index.md", "course.md", "draw.md")
+    lesson = "".join(
+        "".join(c["source"]) for c in json.loads(written["14_is_it_my_loss.ipynb"])["cells"]
     )
-    assert "<p>the pad</p>" in draw and "\nglossary\ndraw\n" in front
-    assert front.index(" · [Draw a digit](draw.md)\n") < front.index("| symptom |")
-    assert front.index("\n- [Draw a digit](draw.md), ") < front.index("How it began")
-    assert "[Draw a digit](draw.md)" in course
+    assert "{.chart}\n| symptom |" in lesson
+    assert "[ask the doctor](/package.md#is-it-my-loss)" in front
+    assert "## Is it my loss?" in written["package.md"] and rows[0] not in written["package.md"]
+    assert "\n03 Where the numbers run out <03_numbers_run_out>\n" in front
+
+
+def test_the_page_to_draw_on_has_its_pad(written):
+    assert "<p>the pad</p>" in written["draw.md"] and "it reads 96.9% of" in written["draw.md"]
 
 
 def test_nothing_of_the_readme_is_lost(written, readme):
@@ -208,44 +164,46 @@ def test_nothing_of_the_readme_is_lost(written, readme):
 
 
 def test_nbdevs_index_leads_to_the_references_pages(written):
-    for module, names in INDEX["syms"].items():
+    for names in INDEX["syms"].values():
         for name, (address, _) in names.items():
             where, _, anchor = address.partition("#")
-            text = written[where.replace(".html", ".md")]
-            assert f'id="{anchor}"' in text or anchor in pages.headings(text), name
+            cells = json.loads(written[where.replace(".html", ".ipynb")])["cells"]
+            text = "\n".join("".join(c["source"]) for c in cells)
+            ids = len(re.findall(f'<span id="{re.escape(anchor)}">', text))
+            heads = re.findall(rf"(?mi)^#+ `?{re.escape(anchor)}`?$", text)
+            assert ids + len(heads) == 1, name
 
 
 def test_the_api_has_each_public_name_with_signature_and_docstring(written):
     import mnist_ce.all as everything
 
     for name in set(everything.__all__) - {"torch", "F", "nn"}:
-        assert re.search(rf"`{name} <mnist_ce\.\w+\.{name}>`", written["api/index.md"]), name
+        listed = re.findall(rf"`{name} <mnist_ce\.\w+\.{name}>`", written["api/index.md"])
+        assert len(listed) == 1, name
     losses, metrics = written["api/losses.md"], written["api/metrics.md"]
     assert '{py:function} cross_entropy_loss(preds, targets, reduction="mean")' in losses
     assert "{py:function} accuracy(preds: Tensor, targets: Tensor) -> Tensor" in metrics
     assert everything.accuracy.__doc__.splitlines()[0] in metrics
     assert '<a href="../reference/metrics.html#accuracy">' in metrics
-    assert "{py:class} Summary(n: int, mean: float" in written["api/results.md"]
-    assert "_told" not in written["api/case.md"]
+    results = written["api/results.md"]
+    assert "{py:class} Summary(n: int, mean: float" in results
+    assert "{py:method} Runs.where(**coords: Any) -> Runs\n" in results
+    assert "{py:method} Runs.of_kept(" in results and "\n:classmethod:\n" in results
+    assert "{py:property} Digits.digits\n" in written["api/data.md"]
+    assert "{py:data} CAUSES\n" in written["api/doctor.md"]
+    assert "_main" not in results and "_joined" not in results
+    assert "passed: bool" not in written["api/case.md"], "a property is no field"
 
 
 def test_every_notebook_has_a_page_without_directives_and_with_all_its_figures(written):
-    notebooks = [path for path in (ROOT / "nbs").glob("**/*.ipynb") if path.stem != "index"]
-    for path in notebooks:
-        text = written[pages.page_of(path.relative_to(ROOT).as_posix())]
-        assert not re.search(r"(?m)^#\|", text)
-        code = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
-        shown = [
-            o
-            for c in code
-            if not c["source"] or "#| hide\n" not in c["source"]
-            for o in c["outputs"]
-        ]
-        assert text.count("```{image}") == sum("image/png" in o.get("data", {}) for o in shown)
-
-
-def test_what_opens_a_lesson_elsewhere_is_left_out():
-    lesson = "# A\n\n[![Open in Colab](https://a.example/b.svg)](https://c.example)\n\nText"
-    args = "nbs/00_frozen_accuracy.ipynb", "00_frozen_accuracy.md", set()
-    assert pages.with_links(lesson, *args) == "# A\n\nText"
-    assert page(cell("!git clone x") | dict(id="fetch-the-course"))[0].strip() == ""
+    for path in (path for path in (ROOT / "nbs").glob("**/*.ipynb") if path.stem != "index"):
+        stored = json.loads(path.read_text())["cells"]
+        made = json.loads(written[pages.page_of(path.relative_to(ROOT).as_posix())])["cells"]
+        kept = [c for c in stored if not "".join(c["source"]).startswith("#| hide\n")]
+        assert not any(re.search(r"(?m)^#\|", "".join(c["source"])) for c in made)
+        figures = [
+            [o["data"]["image/png"] for c in cells for o in c.get("outputs", [])
+             if "image/png" in o.get("data", {})]
+            for cells in (kept, made)
+        ]  # fmt: skip
+        assert figures[0] == figures[1]

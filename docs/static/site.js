@@ -30,20 +30,27 @@ document.querySelectorAll(".widget").forEach((widget) => {
   widget.addEventListener("input", show);
 });
 
-// Names that the theme leaves out for screen readers.
+// Names that the theme leaves out for screen readers, or puts before the words that stand there.
 document.querySelectorAll(".bd-links li.has-children > details > summary").forEach((summary) => {
   const title = summary.closest("li").querySelector("a").textContent.trim();
   summary.setAttribute("aria-label", `Pages under ${title}`);
 });
 document.querySelectorAll(".search-button-field").forEach((button) => button.removeAttribute("aria-label"));
+document.querySelectorAll("details.hide > summary").forEach((summary) => summary.removeAttribute("aria-label"));
+
+// A long signature is a list of parameters, and no list of words and meanings.
+document.querySelectorAll("dt.sig dl").forEach((list) => {
+  list.role = "list";
+  for (const parameter of list.children) parameter.role = "listitem";
+});
 
 // A page that was opened from a file may not read others, so a search there tells titles alone.
 if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 
-// A formula that is wider than a phone scrolls by keyboard, too.
+// A formula or a table that is wider than a phone scrolls by keyboard, too.
 window.addEventListener("load", async () => {
   await window.MathJax?.startup?.promise;
-  document.querySelectorAll('div.math, mjx-container[display="true"]').forEach((formula) => {
-    if (formula.scrollWidth > formula.clientWidth) formula.tabIndex = 0;
+  document.querySelectorAll('div.math, mjx-container[display="true"], div.text_html').forEach((wide) => {
+    if (wide.scrollWidth > wide.clientWidth) wide.tabIndex = 0;
   });
 });
