@@ -296,6 +296,8 @@ def _apart(case: Case) -> Finding | None:
         if valid_clear:
             why = f"{seen}; {number(100 * near.valid)}% among the validation inputs"
             return Finding("fail", why)
+        if not case.sample[0].is_floating_point() and near.x.shape[1] <= 200:
+            raise Unseen("whole numbers such as those of words: likeness is no sign")
         fix = "pick both by the same rows, x[k] and y[k], also in a shuffle: x[order], y[order]; "
         fix += "silence it where likeness is no sign"
         return Finding("warn", f"{seen} (limit {number(100 * near.limit)}%)", fix)

@@ -810,8 +810,8 @@ class Kept:
 
     def _keep(self, value: Any, depth: int) -> None:
         plain = (type(None), bool, int, float, complex, str, bytes, type, types.ModuleType)
-        if depth < 0 or isinstance(value, plain) or id(value) in self.known:
-            return
+        if depth < 0 or isinstance(value, (*plain, Seen, Kept)) or id(value) in self.known:
+            return  # who watches is no part of what is watched, even where a trainer leads to it
         self.known[id(value)] = value  # kept alive, so that no other takes its id
         if isinstance(value, UninitializedParameter):
             return  # a lazy layer's: there is nothing yet

@@ -737,3 +737,13 @@ def test_two_branches_by_hand_are_followed_to_where_they_meet_and_two_inputs_are
     with watch() as seen:
         F.cross_entropy(X @ w + other @ v, Y).backward()
     assert kinds(seen) == ["Backward"]
+
+
+def test_who_watches_is_not_put_back_with_what_leads_to_it():
+    model = network()
+    with watch() as seen:
+        model.trainer = [seen]
+        trained(model, torch.optim.SGD(model.parameters(), 0.1))
+        for kept in seen.start:
+            kept.put_back()
+    assert kinds(seen) == 2 * LOOP
