@@ -17,6 +17,7 @@ from mnist_ce.watching import (
     ByHand,
     Layer,
     first_tensor,
+    followed,
     held_by,
     is_weight,
     joints,
@@ -306,15 +307,18 @@ def _vanishes(case: Case) -> Finding | None:
     layers = _weighted(case)
     found = dict(zip(map(id, case.weights), _gradients(case)))
     sizes = []
+    attention = "softmax", "scaled_dot_product_attention"  # hardly lets a query's gradient through
+    calls = [call for call in case.trace[2] if call.function.__name__ not in attention]
     for name, layer in layers:
+        if id(layers[-1][1].out) not in followed(calls, [layer.out]):
+            continue
         for p in layer.module.parameters(recurse=False):
             slope = found.get(id(p))
             if p.ndim > 1 and slope is not None:
                 sizes.append((name, float(slope.double().square().mean().sqrt())))
     if len(sizes) < 3:
         return None
-    early = sizes[: max(1, len(sizes) // 3)]  # a query's gradient alone is small by its nature
-    (first, low), (last, high) = max(early, key=lambda pair: pair[1]), sizes[-1]
+    (first, low), (last, high) = sizes[0], sizes[-1]
     if not high > 0 or low >= 1e-4 * high:
         return None
     why = f"the gradient is {number(high)} in {last} and {number(low)} in {first} "

@@ -75,6 +75,10 @@ def _not_optimised(case: Case) -> Finding | None:
     others = len(held - set(own))
     several = case.seen is not None and len(case.seen.optimizers) > 1
     fix = "build the optimizer from model.parameters(), after the model is complete"
+    if missing and case.by_hand:
+        why = f"the loop moves {len(trained) - len(missing)} of {len(trained)} weights, and not "
+        fix = "move each of them: for p in params: p -= lr * p.grad"
+        return Finding("warn", f"{why}{missing[0]}", fix)
     if held & set(own) and not any(p.requires_grad for p in held_by(optimizer)):
         why = f"all {len(held)} parameters that the optimizer holds are frozen"
         return Finding("fail", f"{why}: requires_grad is False", fix)

@@ -159,7 +159,7 @@ class _Tape(TorchFunctionMode):
 
     def __init__(self, calls: list[Call]):
         super().__init__()
-        self.calls, self.on, self.dropped = calls, True, 0
+        self.calls, self.on = calls, True
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -167,7 +167,6 @@ class _Tape(TorchFunctionMode):
         if self.on and made:
             if len(self.calls) >= 20_000:  # data that are read in before the first step
                 del self.calls[:10_000]
-                self.dropped += 10_000
             self.calls.append(Call(func, args, kwargs or {}, out))
         return out
 
@@ -511,7 +510,7 @@ class Seen:
             return
         self._depth += 1
         if self._depth == 1:
-            self._layers, self._begun = [], self._tape.dropped + len(self.calls)
+            self._layers, self._begun = [], len(self.calls)
             if id(module) not in self._known and not isinstance(module, nn.modules.loss._Loss):
                 self._known[id(module)] = module
                 with self.unnoted():
@@ -551,8 +550,7 @@ class Seen:
             if self.full and grad:
                 parts = *parts[:3], None, None, None, []
             elif grad and whole and not plain:
-                inside = self.calls[max(0, self._begun - self._tape.dropped) :]
-                self._call = len(self.events), args, kwargs, out, inside
+                self._call = len(self.events), args, kwargs, out, self.calls[self._begun :]
             self.events.append(Forward(model, *parts))
 
     def batch(self, loader: Any, batch: Any) -> None:

@@ -616,3 +616,162 @@ def test_a_cross_entropy_of_probabilities_by_hand_is_read_as_such():
     y = (x[:, 0] > 0).float().view(-1, 1)
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1), nn.Sigmoid())
     assert examine(by_hand, model=model, train=(x, y)).causes == []
+
+
+# ---- Loops whose model is called otherwise, or is no module.
+
+
+class Attention(nn.Module):
+    """One head of attention, its weights as small as those of BERT: the query hardly gets any."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(30, 8)
+        self.query, self.key, self.value = (nn.Linear(8, 8) for _ in range(3))
+        self.hidden, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+        for part in self.embed, self.query, self.key:
+            nn.init.normal_(part.weight, std=0.005)
+
+    def forward(self, input_ids, attention_mask, labels=None):
+        x = self.embed(input_ids)
+        scores = self.query(x) @ self.key(x).transpose(1, 2)
+        scores = scores.masked_fill(attention_mask[:, None] == 0, -torch.inf)
+        z = self.head(self.hidden((scores.softmax(-1) @ self.value(x)).mean(1)).relu())
+        return dict(loss=F.cross_entropy(z, labels), logits=z)
+
+
+def trained_on(make, batches, lr=0.01):
+    """What is seen of a loop over dict batches, by a model that returns its loss."""
+    model = seeded(make)
+    optimizer = torch.optim.Adam(model.parameters(), lr)
+    with watch() as seen:
+        for batch in batches:
+            model(**batch)["loss"].backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return seen
+
+
+def dicts(ids, y, masked):
+    mask = torch.ones_like(ids)
+    mask[:, -1] = 0 if masked else 1
+    parts = [dict(attention_mask=mask[k], input_ids=ids[k], labels=y[k]) for k in range(len(y))]
+    return DataLoader(parts, 32, shuffle=True, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_model_of_words_that_returns_its_loss_is_judged_and_acquitted(masked):
+    random = torch.randint(30, IDS.shape, generator=torch.Generator().manual_seed(0))
+    for ids in IDS, random:  # random words: no neighbor is like another
+        report = examine(trained_on(Attention, dicts(ids, Y, masked)))
+        assert report.causes == []
+        assert {"lr-large", "rows-mixed", "softmax-twice", "sorted", "vanishing"} <= judged(report)
+        assert "labels-apart" not in judged(report) or ids is IDS
+        assert not [why for why in reasons(report) if "experiment failed" in why]
+
+
+def test_random_words_alone_have_no_likeness():
+    ids = torch.randint(30, (N, 7), generator=torch.Generator().manual_seed(0))
+    model = seeded(Tokens)
+    report = examine(F.cross_entropy, model=model, train=loader(ids, Y))
+    assert "labels-apart" not in report.causes + list(judged(report))
+
+
+def test_a_model_that_returns_its_loss_is_passed_with_its_step():
+    class Inside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(network(), nn.Dropout(0.1))
+
+        def forward(self, x, y=None):
+            z = self.layers(x)
+            return F.cross_entropy(z, y), z
+
+    model = seeded(Inside)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+    def step(xb, yb):
+        optimizer.zero_grad()
+        model(xb, yb)[0].backward()
+        optimizer.step()
+
+    report = examine(model=model, step=step, train=loader(), optimizer=optimizer)
+    assert report.causes == [] and {"rows-mixed", "softmax-twice", "lr-large"} <= judged(report)
+    model.eval()
+    assert examine(model=model, step=step, train=loader()).causes == ["wrong-mode"]
+
+
+def moved_by_hand(loss_of, move, *, steps=4, rows=slice(None)):
+    """The report on tensors w, b that `move` moves by their gradients."""
+    w = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)).mul_(0.1).requires_grad_()
+    b = torch.zeros(3).requires_grad_()
+    with watch() as seen:
+        for _ in range(steps):
+            loss_of(X[rows] @ w + b, Y[rows]).backward()
+            with torch.no_grad():
+                for p in (w, b):
+                    move(p)
+    return examine(seen)
+
+
+def downhill(p, lr=0.1):
+    p -= lr * p.grad
+    p.grad.zero_()
+
+
+def uphill(p):
+    downhill(p, -0.1)
+
+
+def too_far(p):
+    downhill(p, 5.0)
+
+
+def squares(z, y):
+    return (z - F.one_hot(y, 3)).square().sum(1).mean()
+
+
+def hardly(p):
+    downhill(p, 1e-5)
+
+
+def weights_alone(p):
+    downhill(p, 0.1 if p.ndim > 1 else 0.0)
+
+
+def gathered(p):
+    p -= 0.1 * p.grad
+
+
+BY_HAND = {
+    "none": (F.cross_entropy, downhill),
+    "sign": (F.cross_entropy, uphill),
+    "lr-large": (squares, too_far),
+    "lr-small": (F.cross_entropy, hardly),
+    "not-optimised": (F.cross_entropy, weights_alone),
+    "gradients-accumulate": (F.cross_entropy, gathered),
+    "weights-do-not-move": (F.cross_entropy, lambda p: p.grad.zero_()),
+    "softmax-twice": (lambda z, y: F.cross_entropy(z.softmax(1), y), downhill),
+    "not-finite": (lambda z, y: F.nll_loss(z.softmax(1).log(), y), downhill),
+}
+
+
+@pytest.mark.parametrize("cause", BY_HAND)
+def test_a_loop_of_tensors_is_judged(cause):
+    report = moved_by_hand(*BY_HAND[cause])
+    assert report.causes[:1] == ([] if cause == "none" else [cause])
+    assert not [why for why in reasons(report) if "experiment failed" in why]
+    if cause == "none":
+        assert {"lr-large", "lr-small", "rows-mixed", "sign", "affine"} <= judged(report)
+
+
+def test_the_words_for_a_loop_of_tensors():
+    (uphill_,) = moved_by_hand(*BY_HAND["sign"]).failed
+    assert (uphill_.why, uphill_.fix) == (
+        "the weights move along their gradient: uphill", "p -= lr * p.grad",
+    )  # fmt: skip
+    (large,) = moved_by_hand(*BY_HAND["lr-large"]).failed
+    assert large.why.startswith("at lr=5 the loss of one batch goes from ")
+    (left,) = moved_by_hand(*BY_HAND["not-optimised"]).warned
+    assert left.why == "the loop moves 1 of 2 weights, and not weight 2 [3]"
+    assert left.fix == "move each of them: for p in params: p -= lr * p.grad"
