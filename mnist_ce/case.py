@@ -683,9 +683,9 @@ class Case:
         y = None if forward is None else self.target_of(forward)
         if forward is None or y is None:
             return None
-        backward = events[back]
-        for candidate in self._targets(backward.calls, y):  # type: ignore
-            found = replayed(backward.calls, [forward.out, candidate], backward.root)  # type: ignore
+        backward: Any = events[back]
+        for candidate in self._targets(backward.calls, y):
+            found = replayed(backward.calls, [forward.out, candidate], backward.root)
             if found is not None:
                 with contextlib.suppress(Exception):
                     n = max(2, len(forward.out) // 2)
