@@ -467,6 +467,11 @@ class Case:
         return isinstance(model, View) and model.several
 
     @property
+    def inputs(self) -> list[Tensor]:
+        """All that the model gets for the first batch, where it takes several inputs too."""
+        return self.model.tensors if self.several else [self.first[0]]
+
+    @property
     def late(self) -> bool:
         return time.monotonic() > self.end
 
@@ -684,7 +689,7 @@ class Case:
         if forward is None or y is None:
             return None
         backward: Any = events[back]
-        for candidate in self._targets(backward.calls, y):
+        for candidate in self._targets(backward.calls, y, forward.y):
             found = replayed(backward.calls, [forward.out, candidate], backward.root)
             if found is not None:
                 with contextlib.suppress(Exception):
@@ -694,9 +699,10 @@ class Case:
         return None
 
     @staticmethod
-    def _targets(calls: list[Call], y: Tensor) -> list[Tensor]:
-        """The tensor in the calls that holds the batch's targets."""
+    def _targets(calls: list[Call], y: Tensor, known: Tensor | None) -> list[Tensor]:
+        """The tensors in the calls that may hold the batch's targets: the one met, and the first."""
         used = [part for call in calls for part in taken(call)]
+        used = used if known is None else [known, *used]
         same = [t for t in used if t.shape == y.shape and t.dtype == y.dtype and torch.equal(t, y)]
         return same[:1] or [y]
 
@@ -739,6 +745,9 @@ class Case:
         with targets of another form.
         """
         if self.regression:
+            y = self.first[1]
+            if y.ndim == 2 and y.shape[1] > 1 and ((y == 0) | (y == 1)).all():
+                raise Unseen("several labels for an example: only a loss of one is examined")
             raise Unseen("the targets are no classes: a regression's loss is left alone")
         if self.has("model") and (self.has("train") or self.has("valid")) and not self.scored:
             shape = list(self.trace[0].shape)  # raises Misfit where there is no output

@@ -397,7 +397,8 @@ def difference_table(runs: Runs, valid: Digits) -> Table:
     for (a, one), (b, other) in itertools.combinations(parts.items(), 2):
         keys = [set(zip(part.coords["data_seed"], part.coords["seed"])) for part in (one, other)]
         if keys[0] != keys[1] or one.last().isnan().any() or other.last().isnan().any():
-            rows.append([f"{b} - {a}", "", "not paired: a model is missing or went non-finite"])
+            told = "not paired: a model is missing or went non-finite"
+            rows.append([f"{b} - {a}", "", "", told, "", "", ""])
             continue
         summary = paired(one, other)
         gained = (right[b] & ~right[a]).double().sum(1).mean().item()

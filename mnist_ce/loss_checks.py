@@ -428,8 +428,7 @@ def _mixes(case: Case) -> Finding | None:
     scores, labels = it.answers([0, 1, 1], 1)
     targets = FORMS[it.reading.form](labels, scores)
     if not torch.equal(it.call(scores, targets), it.reseeded(scores, targets)):
-        why = "cannot be told: it draws random numbers, two calls with one batch differ"
-        return Finding("warn", why)
+        raise Unseen("it draws random numbers: two calls with one batch differ")
     other = scores.clone()
     other[1:] = it.answers([0, 0], 2)[0]
     first, then = (shown(it.value_and_slopes(s, labels)[1][0]) for s in (scores, other))

@@ -22,6 +22,7 @@ from mnist_ce.watching import (
     is_weight,
     joints,
     made,
+    moody,
     taken,
     watch,
 )
@@ -267,11 +268,14 @@ def _large(case: Case) -> Finding | None:
         return None
     if z.shape[1] != it.reading.columns or it.reading.rank() != 0:
         return None
+    norms = [p for p in moody(case.model) if isinstance(p, nn.modules.batchnorm._NormBase)]
+    if norms:  # in eval mode it does not know the inputs' scale before it is trained
+        with case.resting(training=True), torch.no_grad():
+            z = _output(case, case.first[0]).cpu().float().view(z.shape)
     start, even = float(it.mean(z, y)), float(it.mean(torch.zeros_like(z), y))
     if not (even > 0 and start > 3 * even):
         return None
-    x, _ = case.first
-    if off_scale(x):
+    if any(map(off_scale, case.inputs)):
         raise Unseen("see input-scale")
     why = f"the loss is {number(start)} at the start, {number(even)} if all scores were 0 "
     return Finding("warn", f"{why}(limit 3 times); scores reach {number(z.abs().max())}")

@@ -159,13 +159,13 @@ def _accumulates(case: Case) -> Finding | None:
         return None
     why = f"in {len(stale)} of {count} steps {stale[0]} parameters still held the gradient of "
     why += "batches that the weights had been moved by"
-    cured = ""
+    cured, fix = "", "" if updates else "p.grad.zero_() for each weight, after it has moved"
     if case.get("step") is not None:
         with contextlib.suppress(Unseen):
             own, other = _at(case, 1), _losses(case, fresh=True)
             if other[-1] < own[-1] or own[-1] != own[-1]:
                 cured = _compared(own, other, "with zero_grad")
-    return Finding("fail", why, "", cured)
+    return Finding("fail", why, fix, cured)
 
 
 def _mode(case: Case) -> Finding | None:
@@ -221,6 +221,8 @@ def _ascends(case: Case) -> Finding | None:
         return _ascends_by_hand(case)
     case.optimizer  # raises Unseen where there is none
     if not climbs(case):
+        if case.has("loss"):
+            case.subject  # raises Unseen: which way is down is not known
         return None
     if case.by_hand:
         return Finding("fail", "the weights move along their gradient: uphill", "p -= lr * p.grad")

@@ -12,6 +12,7 @@ __all__ = ['Call', 'Layer', 'Forward', 'Backward', 'Update', 'moody', 'held_by',
 import contextlib
 import dataclasses
 import functools
+import inspect
 import io
 import operator
 import random
@@ -226,20 +227,36 @@ def joints(calls: list[Call], weights: Iterable[Tensor]) -> list[Joint]:
     return found
 
 
+# What marks or casts targets, before they meet the scores.
+_MARKS = "eq ne gt ge lt le __eq__ __ne__ __gt__ __ge__ __lt__ __le__ one_hot to float long".split()
+
+
 def met(calls: list[Call], scores: Tensor) -> Tensor | None:
-    """The targets: the first tensor with a row for each of the scores' that a call joins to them."""
-    known = {id(scores)}
+    """The targets: the first tensor with a row for each of the scores' that a call joins to them.
+
+    What is 1 or 0 throughout, as in a GAN, is none, nor are numbers of rows.
+    """
+    of_scores = {id(scores)}
+    alike = "ones", "zeros", "full", "ones_like", "zeros_like", "full_like"
+    none = {id(t) for call in calls if call.function.__name__ in alike for t in made(call)}
     for call in calls:
         parts = taken(call)
-        if any(id(part) in known for part in parts):
+        if any(id(part) in of_scores for part in parts):
             for part in parts:
-                rows = part.ndim > 0 and len(part) == len(scores) and id(part) not in known
-                if rows and not torch.equal(
-                    part.flatten().cpu(), torch.arange(len(part)).to(part.dtype)
-                ):
-                    return part
-            known.update(map(id, made(call)))
+                rows = part.ndim > 0 and len(part) == len(scores) and id(part) not in of_scores | none
+                numbers = torch.arange(len(scores))
+                if rows and not torch.equal(part.flatten().cpu(), numbers.to(part.dtype)):
+                    return _unmarked(calls, part)
+            of_scores.update(map(id, made(call)))
     return None
+
+
+def _unmarked(calls: list[Call], targets: Tensor) -> Tensor:
+    """The targets before they were compared with a class, or made one-hot rows."""
+    for call in reversed(calls):
+        if any(t is targets for t in made(call)) and call.function.__name__ in _MARKS:
+            targets = next((t for t in taken(call) if t.shape[:1] == targets.shape[:1]), targets)
+    return targets
 
 
 # %% ../nbs/reference/08_watching.ipynb #632fca1b
@@ -259,7 +276,8 @@ def replayed(
         if isinstance(call.out, Tensor) and id(call.out) in given:
             begun = True
             continue
-        counts = begun and not taken(call) and n in call.args  # such as arange(n)
+        whole = any(type(arg) is int and arg == n for arg in call.args)
+        counts = begun and not taken(call) and whole  # such as arange(n)
         if counts or any(id(part) in known for part in taken(call)):
             own.append(call)
             known.update(map(id, tensors_in(call.out)))
@@ -272,7 +290,8 @@ def replayed(
 
         def now(part: Any) -> Any:
             if isinstance(part, Tensor):
-                return values.get(id(part), part)
+                own = part if part.is_leaf else part.detach()  # its graph is gone, as a penalty's
+                return values.get(id(part), own)
             return m if type(part) is int and part == n else part
 
         for call in own:
@@ -314,6 +333,7 @@ class Called(View):
         self.place, self.several = place, len(inputs) > 1
         self.x = paths_in((args, kwargs))[inputs[0]]
         self.n = len(self.x)
+        self.tensors = [paths_in((args, kwargs))[path] for path in inputs]
         if self.several:
             self.x = torch.arange(self.n, device=self.x.device).view(-1, 1)
 
@@ -571,8 +591,9 @@ class Seen:
         self._trained = True
         root = first_tensor(tensors)
         if not self.full:
-            self._measure()
-            self._read(root)
+            with contextlib.suppress(Exception):  # what cannot be read must not end the loop
+                self._measure()
+                self._read(root)
         if self._last is not None:
             self.trained.add(self._last)
         if self.full:
@@ -589,6 +610,8 @@ class Seen:
             for part in (p.detach().double().sum(), p.detach().double().square().sum())
         ]
         moved, self._sums = bool(self._sums) and sums != self._sums[: len(sums)], sums
+        if not (stale or moved or self.of(Update)):
+            self._begin_again()
         value, calls = float(root.detach().double().mean()), self.calls[:]
         out = function(tensors, *args, **kwargs)
         reached = sum(map(has, self._weights.values()))
@@ -599,7 +622,7 @@ class Seen:
             weights, slopes = tensors_in([args[:1], kwargs.get("inputs")]), list(out)
         if self.of(Backward):
             root, calls = None, []  # the first is enough
-        elif not self.of(Update) and sum(p.numel() for p in weights) <= 10_000_000:
+        if not self.of(Update) and sum(p.numel() for p in weights) <= 10_000_000:
             pairs = ((p, g) for p, g in zip(weights, slopes) if g is not None and not g.is_sparse)
             self._before = [(p, p.detach().clone(), g.detach().clone()) for p, g in pairs]
         self.events.append(Backward(value, stale, moved, reached, root, calls))
@@ -628,10 +651,22 @@ class Seen:
             known = (p for p in weights if not isinstance(p, UninitializedParameter))
             self._weights.update({id(p): p for p in known if p.requires_grad})
 
+    def _begin_again(self) -> None:
+        """Forget a look at the gradients of a few examples, thrown away before the training."""
+        last = max((k for k, e in enumerate(self.events) if isinstance(e, Backward)), default=None)
+        if last is None:
+            return
+        before, now = (
+            [len(e.out) for e in part if isinstance(e, Forward) and e.grad and e.out is not None]
+            for part in (self.events[:last], self.events[last:])
+        )
+        if before and now and before[-1] != now[-1]:
+            del self.events[: last + 1]
+
     def _measure(self) -> None:
         """The first step of a loop that moves its weights by hand, as the SGD that does the same."""
         before, self._before = self._before, []
-        if self.of(Update):
+        if self.of(Update) or self.measured is not None:
             return
         steps = [(p, p.detach() - old, grad) for p, old, grad in before]
         moved = [step for step in steps if step[1].any()]
@@ -751,9 +786,13 @@ def watch(steps: int = 8) -> Iterator[Seen]:
             seen.batch(iterators.get(id(iterator), iterator), batch)
         return batch
 
+    # torch 2.4 does not say what was handed over by name
+    known = inspect.signature(register_module_forward_hook).parameters
+    named: Any = {"with_kwargs": True} if "with_kwargs" in known else {}
+    leave: Any = seen.leave if named else lambda module, x, out: seen.leave(module, x, {}, out)
     hooks = [
         register_module_forward_pre_hook(seen.enter),
-        register_module_forward_hook(seen.leave, with_kwargs=True, always_call=True),
+        register_module_forward_hook(leave, always_call=True, **named),
         register_optimizer_step_pre_hook(seen.update),
     ]
     patch = mock.patch.object

@@ -775,3 +775,43 @@ def test_the_words_for_a_loop_of_tensors():
     (left,) = moved_by_hand(*BY_HAND["not-optimised"]).warned
     assert left.why == "the loop moves 1 of 2 weights, and not weight 2 [3]"
     assert left.fix == "move each of them: for p in params: p -= lr * p.grad"
+
+
+def test_of_several_labels_for_an_example_the_sign_is_not_judged():
+    model = seeded(lambda: network(6, 4))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    several = (X[:, :4] > 0).float()
+    upside_down = lambda z, y: -F.binary_cross_entropy_with_logits(z, y)
+    report = examine(
+        upside_down, model=model, train=loader(X, several), optimizer=optimizer,
+        step=stepping(model, optimizer, upside_down),
+    )  # fmt: skip
+    assert "sign" not in judged(report) and {
+        "several labels for an example: only a loss of one is examined"
+    } <= reasons(report)
+
+
+class Table(nn.Module):
+    """Numbers and categories; `norm` before the numbers meet weights."""
+
+    def __init__(self, norm=False):
+        super().__init__()
+        self.embed, self.norm = nn.Embedding(3, 4), nn.BatchNorm1d(10) if norm else nn.Identity()
+        self.layers = nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 3))
+
+    def forward(self, values, kinds):
+        return self.layers(self.norm(torch.cat([values, self.embed(kinds)], 1)))
+
+
+@pytest.mark.parametrize("norm, causes", [(False, ["input-scale"]), (True, [])])
+def test_numbers_beside_categories_must_be_scaled_or_normed(norm, causes):
+    model = seeded(lambda: Table(norm))
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    data = TensorDataset(1000 * X, IDS[:, 0] // 10, Y)
+    with watch() as seen:
+        for values, kinds, y in DataLoader(data, 40, shuffle=True):
+            loss = F.cross_entropy(model(values, kinds), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert examine(seen).causes == causes

@@ -1,7 +1,9 @@
 """Watching changes nothing, puts everything back, and tells the order of what happened."""
 
 import dataclasses
+import inspect
 import itertools
+import math
 import random
 import sys
 
@@ -554,7 +556,19 @@ WAYS = dict(
 )
 
 
-@pytest.mark.parametrize("way", WAYS)
+NAMED = "with_kwargs" in inspect.signature(
+    nn.modules.module.register_module_forward_hook
+).parameters
+by_name = pytest.mark.skipif(not NAMED, reason="this PyTorch does not tell what is handed by name")
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param(way, marks=[by_name] * (way in ("features_first", "in_a_dict")))
+        for way in WAYS
+    ],
+)
 def test_a_module_is_seen_from_its_input_to_its_scores(way):
     make, loss_of = WAYS[way]
     model = make()
@@ -575,6 +589,7 @@ def test_a_module_is_seen_from_its_input_to_its_scores(way):
         torch.testing.assert_close(view(x), model.scores(x))
 
 
+@by_name
 def test_several_inputs_follow_the_numbers_of_their_rows():
     class Net(Pupil):
         def forward(self, mask, x, y=None):
@@ -747,3 +762,70 @@ def test_who_watches_is_not_put_back_with_what_leads_to_it():
         for kept in seen.start:
             kept.put_back()
     assert kinds(seen) == 2 * LOOP
+
+
+def test_arrays_among_the_calls_and_a_penalty_of_the_weights():
+    w = torch.ones(3, 2, requires_grad=True)
+    with watch() as seen:
+        x, y = torch.tensor(X.numpy()), torch.from_numpy(Y.numpy())
+        (F.cross_entropy(x @ w, y) + (w**2).sum()).backward()
+    forward, backward = seen.events
+    again = replayed(backward.calls, [forward.out, y], backward.root)
+    z = torch.zeros(5, 2, requires_grad=True)
+    again(z, torch.arange(5) % 2).backward()
+    assert again(z, torch.arange(5) % 2).item() == pytest.approx(6 + math.log(2))
+    assert z.grad.any() and forward.x is x
+
+
+def test_ones_and_zeros_are_no_targets():
+    model = nn.Linear(3, 1)
+    with watch() as seen:
+        real = F.binary_cross_entropy_with_logits(model(X), torch.ones(len(X), 1))
+        out = model(-X)
+        (real + F.binary_cross_entropy_with_logits(out, torch.zeros_like(out))).backward()
+    assert [f.y for f in seen.of(Forward)] == [None, None]
+
+
+def test_what_cannot_be_read_does_not_end_the_loop(monkeypatch):
+    monkeypatch.setattr("mnist_ce.watching.behind", lambda *arguments: 1 / 0)
+    model = network()
+    with watch() as seen:
+        trained(model, torch.optim.SGD(model.parameters(), 0.1))
+    assert kinds(seen) == 2 * LOOP
+
+
+def test_a_look_at_the_gradients_of_a_few_examples_is_no_part_of_the_training():
+    w = torch.ones(3, 2, requires_grad=True)
+    with watch() as seen:
+        F.cross_entropy(X[:4] @ w, Y[:4]).backward()
+        F.cross_entropy(X[:4] @ w, Y[:4]).backward()
+        w.grad.zero_()
+        for _ in range(3):
+            F.cross_entropy(X @ w, Y).backward()
+            w.data += 0.5 * w.grad
+            w.grad.zero_()
+    assert kinds(seen) == 3 * LOOP[:2]
+    assert [len(f.out) for f in seen.of(Forward)] == 3 * [12] and seen.of(Backward)[0].calls
+    assert seen.optimizers[0].param_groups[0]["maximize"]
+
+
+def test_steps_that_are_forgotten_are_all_noted_and_a_step_may_come_after_several_batches():
+    seen, *_ = by_hand(lambda p, grad: None)
+    assert kinds(seen) == 3 * LOOP[:2]
+    w = torch.ones(3, 2, requires_grad=True)
+    with watch() as seen:
+        for k in range(4):
+            F.cross_entropy(X[k:] @ w, Y[k:]).backward()
+            if k % 2:
+                w.data -= 0.5 * w.grad
+                w.grad = None
+    assert kinds(seen) == 4 * LOOP[:2] and seen.optimizers[0].param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("mark", [lambda y: y == 1, lambda y: y.float() > torch.tensor(0.5)])
+def test_targets_are_known_before_they_are_marked(mark):
+    w, y = torch.ones(3, 1, requires_grad=True), Y.clone()
+    with watch() as seen:
+        p = (X @ w).sigmoid()[:, 0]
+        torch.where(mark(y), 1 - p, p).mean().backward()
+    assert seen.events[0].y is y
