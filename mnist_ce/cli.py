@@ -1082,7 +1082,8 @@ def _autopsy(seeds: int, factorial_seeds: int, device: str, output: str | None, 
     faults that the original notebook had, on and off.
 
     Prints how many combinations freeze, learn or train the wrong way. Writes a report to open in
-    a browser (.html) and the raw values (.json).
+    a browser (.html) and the raw values (.json). A few seeds can miss the rare ones that get
+    stuck, and then the intervals come out too narrow.
     """
     kinds = ".json", ".html"
     folder, name = _name(output, *kinds)
