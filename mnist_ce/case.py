@@ -700,7 +700,7 @@ class Case:
 
     @staticmethod
     def _targets(calls: list[Call], y: Tensor, known: Tensor | None) -> list[Tensor]:
-        """The tensors in the calls that may hold the batch's targets: the one met, and the first."""
+        """The tensor in the calls that holds the batch's targets: the one met, else the first."""
         used = [part for call in calls for part in taken(call)]
         used = used if known is None else [known, *used]
         same = [t for t in used if t.shape == y.shape and t.dtype == y.dtype and torch.equal(t, y)]

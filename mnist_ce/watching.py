@@ -232,7 +232,7 @@ _MARKS = "eq ne gt ge lt le __eq__ __ne__ __gt__ __ge__ __lt__ __le__ one_hot to
 
 
 def met(calls: list[Call], scores: Tensor) -> Tensor | None:
-    """The targets: the first tensor with a row for each of the scores' that a call joins to them.
+    """The targets: the first tensor with a row for each of the scores' that is joined to them.
 
     What is 1 or 0 throughout, as in a GAN, is none, nor are numbers of rows.
     """
@@ -243,7 +243,7 @@ def met(calls: list[Call], scores: Tensor) -> Tensor | None:
         parts = taken(call)
         if any(id(part) in of_scores for part in parts):
             for part in parts:
-                rows = part.ndim > 0 and len(part) == len(scores) and id(part) not in of_scores | none
+                rows = part.shape[:1] == scores.shape[:1] and id(part) not in of_scores | none
                 numbers = torch.arange(len(scores))
                 if rows and not torch.equal(part.flatten().cpu(), numbers.to(part.dtype)):
                     return _unmarked(calls, part)
@@ -378,7 +378,7 @@ class ByHand(View):
 
 
 def scores_in(calls: list[Call], weights: Iterable[Tensor], n: int) -> Tensor | None:
-    """The first tensor [n, C] or [n] that all joints of n rows lead to; None where there is none."""
+    """The first tensor [n, C] or [n] that all joints of n rows lead to; None if there is none."""
     bits: dict[int, int] = {}  # of each tensor: which joints lead to it
     outs = [joint.out for joint in joints(calls, weights) if joint.out.shape[:1] == (n,)]
     for k, out in enumerate(outs):
@@ -398,7 +398,7 @@ def called(
     """A module's call as a view; None where its scores, inputs or targets are not clear.
 
     inside: the calls in it. calls: those that the loss was computed by. The scores are what the
-    module returns of a row for each example, else where all that its weights made comes together.
+    module returns of a row for each example, else where all that its weights made has met.
     """
     given = paths_in((args, kwargs))
     rows = {path: t for path, t in given.items() if t.ndim}
@@ -664,7 +664,7 @@ class Seen:
             del self.events[: last + 1]
 
     def _measure(self) -> None:
-        """The first step of a loop that moves its weights by hand, as the SGD that does the same."""
+        """The first step of a loop that moves its weights by hand, as the SGD that does so."""
         before, self._before = self._before, []
         if self.of(Update) or self.measured is not None:
             return
@@ -678,7 +678,7 @@ class Seen:
             self.measured = torch.optim.SGD(held, lr=abs(rate), maximize=rate > 0)
 
     def _read(self, root: Tensor) -> None:
-        """What the calls since the last time tell of the model's call, or of a model that is none."""
+        """What the calls since the last time tell of the model, be it a module or none."""
         calls = behind(self.calls, root)
         since = next((k for k, e in enumerate(self.events[::-1]) if isinstance(e, Backward)), None)
         recent = range(0 if since is None else len(self.events) - since, len(self.events))

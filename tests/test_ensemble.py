@@ -15,7 +15,7 @@ from mnist_ce import ensemble
 from mnist_ce.data import Digits, mnist
 from mnist_ce.ensemble import compare, comparison_table, difference_table, fit_many, sweep, sweep_table
 from mnist_ce.losses import cross_entropy_loss, mnist_loss, softmax_loss
-from mnist_ce.results import Runs, assert_close, crossed, join_runs
+from mnist_ce.results import Runs, assert_close, crossed, join_runs, of_shares
 from mnist_ce.training import fit
 
 SETTINGS = dict(epochs=2, progress=False)
@@ -413,7 +413,7 @@ def test_the_comparison_by_hand():
         "loss", "n", "accuracy", "sd", "95% interval", "± images", "worst", "NLL", "non-finite", "s/model",
     ]  # fmt: skip
     last, nll = (runs.scores[name][1, :6].numpy() for name in ("accuracy", "nll"))
-    (block, other), interval = runs.models, crossed(last.reshape(3, 2))
+    (block, other), interval = runs.models, of_shares(crossed(last.reshape(3, 2)))
     images = [np.asarray(part.right).mean(0).std(ddof=1) / 8**0.5 for part in (block, other)]
     assert table[0] == [
         "a", 6, f"{last.mean():.4f}", f"{last.std(ddof=1):.4f}", f"{interval.low:.4f} to {interval.high:.4f}",

@@ -324,6 +324,7 @@ def test_accumulation_over_batches_is_no_stale_gradient():
 
 def test_an_lbfgs_closure_comes_after_its_update_began():
     model = nn.Linear(3, 2)
+    nn.init.zeros_(model.weight), nn.init.zeros_(model.bias)  # from some weights it goes up
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=3)
 
     def closure():
