@@ -809,8 +809,10 @@ def watch(steps: int = 8) -> Iterator[Seen]:
         raise
     finally:
         seen.off = True
+        told_by_name = getattr(torch.nn.modules.module, "_global_forward_hooks_with_kwargs", {})
         for hook in hooks:
             hook.remove()
+            told_by_name.pop(hook.id, None)  # torch leaves it, and then warns of hooks
 
 # %% ../nbs/reference/08_watching.ipynb #67abbb8d
 @contextlib.contextmanager
