@@ -23,7 +23,7 @@ def printed(cell):
             text = "figure: " + output["metadata"].get("image/png", {}).get("alt", "")
         else:
             text = data.get("text/html") or data.get("text/markdown") or data.get("text/plain", "")
-        text = re.sub(r"[\w+/]{1000,}=*", "…", text)  # weights in base64 are a processor's own
+        text = re.sub(r"[\w+/]{50,}=*", "…", text)  # weights in base64 are a processor's own
         found.append(re.sub(r"0x[0-9a-f]{6,}", "0x…", text))
     return found
 
