@@ -246,8 +246,8 @@ def _only(loaders: list[Any], seen: Seen) -> Any:
     """The loader, if there is one that gives pairs (inputs, targets)."""
     batches = [forward.batch for forward in seen.of(Forward) if forward.batch is not None]
     pairs = all(isinstance(batch, (tuple, list)) and len(batch) == 2 for batch in batches)
-    found = [loader for loader in loaders if not hasattr(loader, "__next__")]
-    return found[0] if len(found) == len(loaders) == 1 and pairs else None
+    one = len(loaders) == 1 and not hasattr(loaders[0], "__next__")
+    return loaders[0] if one and pairs else None
 
 
 def _defaults_for(model: Any) -> Any:

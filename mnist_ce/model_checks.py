@@ -22,7 +22,6 @@ from mnist_ce.watching import (
     is_weight,
     joints,
     made,
-    moody,
     taken,
     watch,
 )
@@ -65,8 +64,8 @@ def _weighted(case: Case) -> list[tuple[str, Layer]]:
                 found.append((f"product {len(found) + 1}", layer))
     for layer in case.trace[1]:
         own = list(layer.module.parameters(recurse=False))
-        plain = not isinstance(layer.module, nn.Embedding) and isinstance(layer.out, Tensor)
-        plain = plain and layer.out.ndim > 0
+        scored = isinstance(layer.out, Tensor) and layer.out.ndim > 0
+        plain = scored and not isinstance(layer.module, nn.Embedding)
         if plain and any(p.ndim > 1 for p in own):
             name, kind = names.get(id(layer.module), ""), type(layer.module).__name__
             found.append((f"layer {name!r} ({kind})" if name else "the model", layer))
@@ -268,8 +267,9 @@ def _large(case: Case) -> Finding | None:
         return None
     if z.shape[1] != it.reading.columns or it.reading.rank() != 0:
         return None
-    norms = [p for p in moody(case.model) if isinstance(p, nn.modules.batchnorm._NormBase)]
-    if norms:  # in eval mode it does not know the inputs' scale before it is trained
+    parts = case.model.modules() if isinstance(case.model, nn.Module) else ()
+    if any(isinstance(part, nn.modules.batchnorm._NormBase) for part in parts):
+        # in eval mode it does not know the inputs' scale before it is trained
         with case.resting(training=True), torch.no_grad():
             z = _output(case, case.first[0]).cpu().float().view(z.shape)
     start, even = float(it.mean(z, y)), float(it.mean(torch.zeros_like(z), y))

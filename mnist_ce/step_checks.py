@@ -428,12 +428,10 @@ def _stuck(case: Case) -> Finding | None:
     why = unheard(case)
     if not why:
         return None
-    try:
+    with contextlib.suppress(Unseen):  # without a loop the threshold alone tells
         own = _at(case, 1, 80)
-    except Unseen:  # no loop: the threshold alone
-        own = [1.0, 1.0]
-    if own[-1] < 0.5 * own[0]:
-        return None  # its own steps bring them back
+        if own[-1] < 0.5 * own[0]:
+            return None  # its own steps bring them back
     return Finding("warn", why, f"{PULLS}; or start with smaller weights")
 
 

@@ -815,3 +815,10 @@ def test_numbers_beside_categories_must_be_scaled_or_normed(norm, causes):
             loss.backward()
             optimizer.step()
     assert examine(seen).causes == causes
+
+
+def test_a_model_that_is_a_function_may_start_too_sure():
+    weights = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    report = examine(F.cross_entropy, model=lambda x: 100 * x @ weights, train=(X, Y))
+    assert report.causes == ["large-init"]
+    assert not [why for why in reasons(report) if "experiment failed" in why]

@@ -542,6 +542,18 @@ class AsAnObject(Pupil):
         return Output(F.cross_entropy(z, batch["labels"]), z)
 
 
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    values: torch.Tensor
+    labels: torch.Tensor
+
+
+class OfAnObject(Pupil):
+    def forward(self, batch):
+        z = self.scores(batch.values)
+        return F.cross_entropy(z, batch.labels), z
+
+
 class Outside(Pupil):
     def forward(self, x):
         return dict(scores=self.scores(x))
@@ -553,6 +565,7 @@ WAYS = dict(
     features_first=(FeaturesFirst, lambda model: model(X, y=Y)[2]),
     in_a_dict=(InADict, lambda model: model(labels=Y, values=X)["loss"]),
     as_an_object=(AsAnObject, lambda model: model(dict(labels=Y, values=X)).loss),
+    of_an_object=(OfAnObject, lambda model: model(Batch(X, Y))[0]),
     outside=(Outside, lambda model: F.cross_entropy(model(X)["scores"], Y)),
 )
 
