@@ -47,8 +47,8 @@ MODULES = {
     "losses": ["reference/04_losses"],
     "metrics": ["reference/05_metrics"],
     "results": ["reference/02_results", "07_one_run"],
-    "training": ["reference/17_training"],
-    "ensemble": ["reference/18_ensemble", "07_one_run"],
+    "training": ["reference/18_training"],
+    "ensemble": ["reference/19_ensemble", "07_one_run"],
 }
 # What tests import but the package is no part of: imported once, before the forks.
 COMMON = """

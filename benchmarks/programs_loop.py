@@ -263,6 +263,11 @@ def adam_lr_one() -> Program:
     return conv(optimizer=adam(1.0))
 
 @faulty("lr-large")
+def adam_lr_three_tenths() -> Program:
+    """Adam at .3: the loss of a batch leaps, and comes back; that of many does not."""
+    return program(optimizer=adam(0.3))
+
+@faulty("lr-large")
 def prices_diverge() -> Program:
     """Prices by MSE at .5 with momentum .9: NaN. paiml/aprender#2459."""
     return program(houses(), mlp(1, 8), nn.MSELoss(), close, sgd(0.5))

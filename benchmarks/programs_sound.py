@@ -355,6 +355,12 @@ def rmsprop() -> Program:
     return binary(optimizer=lambda m: torch.optim.RMSprop(m.parameters(), lr=1e-3))
 
 @healthy()
+def adam_lr_three_hundredths() -> Program:
+    """Adam at thirty times its usual rate still learns well here."""
+    return program(optimizer=adam(0.03))
+
+
+@healthy()
 def two_rates() -> Program:
     """A small rate for the body, a large one for the head."""
     return conv(optimizer=lambda m: torch.optim.Adam([

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import random
+import re
 import signal
 import time
 
@@ -822,3 +823,149 @@ def test_a_model_that_is_a_function_may_start_too_sure():
     report = examine(F.cross_entropy, model=lambda x: 100 * x @ weights, train=(X, Y))
     assert report.causes == ["large-init"]
     assert not [why for why in reasons(report) if "experiment failed" in why]
+
+
+# ---- Texts: scores of each place, [N, T, C].
+
+TEXT = torch.arange(600).mul(7).add(torch.arange(600) // 5).remainder(11)
+PLACES = dict(
+    rows=lambda z, y: F.cross_entropy(z.reshape(-1, 11), y.reshape(-1)),
+    counted=lambda z, y: F.cross_entropy(z.reshape(24 * 8, 11), y.reshape(24 * 8)),
+    turned=lambda z, y: F.cross_entropy(z.transpose(1, 2), y),
+)
+
+
+class Writer(nn.Module):
+    def __init__(self, end=nn.Identity(), inside=None):
+        super().__init__()
+        self.embed, self.read = nn.Embedding(11, 16), nn.GRU(16, 32, batch_first=True)
+        self.head, self.end, self.inside = nn.Linear(32, 11), end, inside
+
+    def forward(self, ids, targets=None):
+        z = self.end(self.head(self.read(self.embed(ids))[0]))
+        if self.inside is None:
+            return z
+        return z, self.inside(z, targets)
+
+
+def texts(count=20):
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(count):
+        starts = torch.randint(len(TEXT) - 8, (24, 1), generator=generator)
+        yield TEXT[starts + torch.arange(8)], TEXT[starts + torch.arange(1, 9)]
+
+
+def written(loss, end=nn.Identity(), lr=0.01, sign=1, inside=False, batches=texts):
+    """What is seen of the usual loop over texts."""
+    model = seeded(lambda: Writer(end, loss if inside else None))
+    optimizer = torch.optim.Adam(model.parameters(), lr)
+    with watch() as seen:
+        for xb, yb in batches():
+            optimizer.zero_grad()
+            value = model(xb, yb)[1] if inside else loss(model(xb), yb)
+            (sign * value).backward()
+            optimizer.step()
+    return seen
+
+
+def text_loader():
+    return DataLoader([*zip(*map(torch.cat, zip(*texts())))], 24)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("batches", [texts, text_loader])
+@pytest.mark.parametrize("loss", PLACES.values(), ids=PLACES)
+def test_scores_of_each_place_are_judged(loss, batches, inside):
+    report = examine(written(loss, inside=inside, batches=batches))
+    assert report.causes == []
+    assert {"sign", "softmax-twice", "weak-pull", "lr-large", "rows-mixed"} <= judged(report)
+    softmax = examine(written(loss, nn.Softmax(-1), inside=inside, batches=batches))
+    assert softmax.causes == ["softmax-twice"]
+    assert examine(written(loss, sign=-1, batches=batches)).causes[:1] == ["sign"]
+
+
+def test_the_words_for_scores_of_each_place():
+    report = examine(written(PLACES["rows"], nn.Softmax(-1)))
+    (check,) = report.failed
+    right, cured = map(int, re.fullmatch(
+        r"one batch of 192, \d+ steps of Adam at lr=0.01: (\d+) right; "
+        r"without the model's softmax (\d+)", check.cured,
+    ).groups())  # fmt: skip
+    assert right < cured <= 192
+    assert examine(written(PLACES["rows"], lr=1e-9)).causes == ["lr-small"]
+
+
+def test_padding_that_a_loss_leaves_out_is_no_fault():
+    loss = lambda z, y: F.cross_entropy(z.view(-1, 11), y.view(-1), ignore_index=0)
+    report = examine(written(loss))
+    (note,) = [check.why for check in report if check.cause == "dead-class"]
+    assert report.causes == [] and note == "note: 0 is left out of the loss, right only for padding"
+
+
+def test_of_places_in_texts_that_hang_together_nothing_is_said():
+    class Turned(Writer):
+        def forward(self, ids):
+            return super().forward(ids.t()).transpose(0, 1).contiguous()
+
+    seen = written(PLACES["rows"])
+    model = seeded(Turned)
+    with watch() as seen:
+        for xb, yb in texts(8):
+            PLACES["rows"](model(xb), yb).backward()
+    (told,) = [check for check in examine(seen) if check.cause == "rows-mixed"]
+    assert told.status == "skip" and "the places of one text is not known" in told.why
+
+
+# ---- Several trainings in one script.
+
+
+def parabola():
+    """Ten steps of chapter 4's first example."""
+    time = torch.arange(20.0)
+    speed, params = 0.75 * (time - 9.5) ** 2, torch.ones(3).requires_grad_()
+    for _ in range(10):
+        (params[0] * time**2 + params[1] * time + params[2] - speed).square().mean().backward()
+        params.data -= 1e-5 * params.grad
+        params.grad = None
+
+
+def with_tensors():
+    weights = torch.zeros(6, 3).requires_grad_()
+    for xb, yb in loader():
+        F.cross_entropy(xb @ weights, yb).backward()
+        weights.data -= 0.1 * weights.grad
+        weights.grad = None
+    return weights
+
+
+def with_a_module():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for xb, yb in loader():
+        optimizer.zero_grad()
+        (-F.cross_entropy(model(xb), yb)).backward()
+        optimizer.step()
+    return model[0].weight
+
+
+@pytest.mark.parametrize("loop, causes", [(with_tensors, []), (with_a_module, ["sign"])])
+def test_of_two_trainings_the_second_is_examined(loop, causes):
+    with watch() as seen:
+        parabola()
+        weight = loop()
+    assert {id(p) for p in seen.model.parameters()} >= {id(weight)}
+    report = examine(seen)
+    assert report.causes[:1] == causes and {"sign", "leak", "lr-large"} & judged(report)
+    alone = [check for check in report if "experiment failed" in check.why]
+    assert not alone
+
+
+def test_two_networks_that_train_in_turn_are_one_training():
+    first, second = network(), network(outputs=4)
+    moves = [torch.optim.SGD(model.parameters(), 0.1) for model in (first, second)]
+    with watch() as seen:
+        for k, (xb, yb) in enumerate(loader()):
+            moves[k % 2].zero_grad()
+            F.cross_entropy((first, second)[k % 2](xb), yb).backward()
+            moves[k % 2].step()
+    assert seen.model is first and len(seen.optimizers) == 2

@@ -238,6 +238,31 @@ def test_a_script_that_saves_is_stopped_before_it_replaces_a_trained_model(tmp_p
     assert kept.read_text() == "trained for a week"
 
 
+def test_a_metric_of_the_script_by_its_name(tmp_path, monkeypatch):
+    metrics = "def share(z, y): return (z.argmax(1) == y).float().mean()\n"
+    metrics += "def turned(z, y): return (z.argmax(0) == y).float().mean()\nlimit = 3\n"
+    written(tmp_path, monkeypatch, SCRIPT + metrics + LOOP)
+    told = run("own.py", "--metric", "share")
+    assert told.exit_code == 0 and re.search("PASS +metric-wrong +read as: 2 columns", told.output)
+    told = run("own.py", "--metric", "turned")
+    assert told.exit_code == 1 and re.search("FAIL +metric-wrong", told.output)
+    for name, why in [
+        ("shares", "the metric 'shares' is no function of own.py: it has no shares, but a share"),
+        ("limit", "the metric 'limit' is no function of own.py: the metric must be a function, "
+         "got 3"),
+        ("mine.py:share", "the metric 'mine.py:share': there is no file mine.py"),
+    ]:
+        told = run("own.py", "--metric", name)
+        assert told.exit_code == 1 and told.output == f"Error: {why}\n"
+
+
+def test_what_a_script_lacks_is_told_in_its_words(tmp_path, monkeypatch):
+    path = written(tmp_path, monkeypatch, SCRIPT + LOOP.replace("model(x).argmax(1)", "pass"))
+    lacks = {check.cause: check.why or check.fix for check in examine_script(path).skipped}
+    assert lacks["metric-wrong"] == "a function of it by its name: --metric NAME"
+    assert lacks["leak"] == lacks["split-differs"] == "no validation was seen"
+
+
 def test_a_metric_of_ones_own_beside_a_script(tmp_path, monkeypatch):
     (tmp_path / "train.py").write_text(SCRIPT + LOOP)
     (tmp_path / "mine.py").write_text("def share(z, y): return (z.argmax(0) == y).float().mean()\n")

@@ -14,8 +14,8 @@ import mnist_ce
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = [path for path in sorted((ROOT / "nbs").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
 ORDER = (
-    "data photo results scores losses metrics model networks watching case loss_checks metric_checks model_checks data_checks "
-    "step_checks cures doctor training ensemble original plots learner cli all"
+    "data photo results scores losses metrics model networks calls watching case loss_checks metric_checks model_checks "
+    "data_checks step_checks cures doctor training ensemble original plots learner cli all"
 ).split()
 nbdev = pytest.importorskip("nbdev", reason="nbdev is a development tool")
 

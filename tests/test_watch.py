@@ -14,17 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mnist_ce.watching import (
-    Backward,
-    ByHand,
-    Called,
-    Forward,
-    Kept,
-    Update,
-    replayed,
-    undisturbed,
-    watch,
-)
+from mnist_ce.calls import ByHand, Called, replayed
+from mnist_ce.watching import Backward, Forward, Kept, Update, undisturbed, watch
 
 X, Y = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 2
 COUNT, NAMES = 0, ["a"]
