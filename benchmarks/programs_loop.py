@@ -253,6 +253,11 @@ def lr_ten() -> Program:
     return program(optimizer=sgd(10))
 
 @faulty("lr-large")
+def adam_lr_three_tenths() -> Program:
+    """Adam at .3: the loss of a batch leaps, and comes back; that of many does not."""
+    return program(optimizer=adam(0.3))
+
+@faulty("lr-large")
 def lr_three() -> Program:
     """lr=3 on MNIST. SO 48385830."""
     return program(optimizer=sgd(3, 0.0))
@@ -261,11 +266,6 @@ def lr_three() -> Program:
 def adam_lr_one() -> Program:
     """Adam with the learning rate of an SGD."""
     return conv(optimizer=adam(1.0))
-
-@faulty("lr-large")
-def adam_lr_three_tenths() -> Program:
-    """Adam at .3: the loss of a batch leaps, and comes back; that of many does not."""
-    return program(optimizer=adam(0.3))
 
 @faulty("lr-large")
 def prices_diverge() -> Program:

@@ -72,6 +72,9 @@ def test_a_planted_fault_is_on_top(name):
         assert before < after <= n
     else:
         assert "right;" not in check.cured
+    assert ("(most: " in check.why and "; limit 8 times the first)" in check.why) == (
+        name == "adam_lr_three_tenths"
+    )
 
 
 @pytest.mark.parametrize("name", list(HEALTHY)[::3])
