@@ -104,7 +104,7 @@ class Report(Table):
     @property
     def unseen(self) -> list[Check]:
         """What could not be looked for: the SKIP lines, not what another finding explains."""
-        known = {check.cause for check in self if check.status != "skip" or check.follows}
+        known = {c.cause for c in self if c.status in ("fail", "warn") or c.follows}
         told = lambda check: check.cause not in known and not check.why.startswith("see ")
         return [check for check in self.skipped if told(check)]
 
@@ -125,7 +125,8 @@ class Report(Table):
         for (why, fix), causes in alike.items():
             yield "skip", "", ", ".join(dict.fromkeys(causes))
             yield "", "", " ".join(filter(None, (why, fix and f"-> {fix}")))
-        passed = [check for check in self if check.status == "pass"]
+        half = {check.cause for check in self.unseen}  # a part of it was not looked at
+        passed = [check for check in self if check.status == "pass" and check.cause not in half]
         for check in passed:
             if check.why:
                 yield "pass", check.cause, check.why

@@ -969,3 +969,21 @@ def test_two_networks_that_train_in_turn_are_one_training():
             F.cross_entropy((first, second)[k % 2](xb), yb).backward()
             moves[k % 2].step()
     assert seen.model is first and len(seen.optimizers) == 2
+
+
+def test_a_cause_of_which_a_part_was_not_looked_at_does_not_pass():
+    model = seeded(lambda: nn.Linear(3, 2))
+    with watch() as seen:
+        for xb, _ in loader(X[:, :3]):
+            model(xb).square().sum().backward()  # there are no targets: the loss cannot be read
+    report = examine(seen, model=model, train=(X[:, :3], Y))
+    parts = {check.status for check in report if check.cause == "not-finite"}
+    assert parts == {"skip", "pass"} and "not-finite" in {c.cause for c in report.unseen}
+    told, passed = str(report).split("PASS", 1)
+    assert "not-finite" in re.sub(r"-\s+", "-", told) and "not-finite" not in passed
+
+
+def test_a_model_of_numbers_is_looked_at_for_gradients():
+    report = examine(F.mse_loss, model=seeded(lambda: nn.Linear(6, 1)), train=(X, X.sum(1)[:, None]))
+    assert "no-gradient" not in {check.cause for check in report.unseen}
+    assert "no-gradient" in judged(report)
