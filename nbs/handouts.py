@@ -1,10 +1,12 @@
 """Write what a teacher hands out, from the lessons as they are stored: python nbs/handouts.py FOLDER
 
-figures/figure_NN_k.png, each with its caption in figures.md; front.png, the README's first picture;
-chart.md, the chart "My loss does not train"; questions.md, the questions of all lessons, for the
-class; and answers.md, the same with their answers.
+frozen.ipynb, the first four code cells of lesson 00 without their outputs, and mnist.npz, which they
+read; figures/figure_NN_k.png, each with its caption in figures.md; front.png, the README's first
+picture; chart.md, the chart "My loss does not train", and chart.html, the same to print, in landscape;
+questions.md, the questions of all lessons, for the class; and answers.md, the same with their answers.
 """
 import base64
+import html
 import json
 import os
 import re
@@ -55,6 +57,43 @@ def moved(text, source, folder):
     return re.sub(r"\]\((?=[\w/.]+\.(?:ipynb|md)\b)", f"]({at}/", text)
 
 
+def of_the_class():
+    """Lesson 00 as the class gets it: its first four code cells, and no word."""
+    notebook = json.loads((NBS / "00_frozen_accuracy.ipynb").read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    cells = [cell for cell in cells if cell["id"] != "fetch-the-course"][:4]  # see address.py
+    for cell in cells:
+        source = "".join(cell["source"])
+        source = re.sub(r'(?s)file = Path.*?np\.load\(file\)', 'mnist = np.load("mnist.npz")', source)
+        cell.update(source=source.splitlines(keepends=True), outputs=[], execution_count=None)
+    return json.dumps(notebook | dict(cells=cells), indent=1, ensure_ascii=False) + "\n"
+
+
+STYLE = """\
+@page { size: A4 landscape; margin: 10mm } body { font: 8.5pt/1.25 sans-serif } h1 { font-size: 13pt }
+table { border-collapse: collapse } td, th { border: 1px solid #999; padding: 2px 5px; text-align: left;
+vertical-align: top } tr { break-inside: avoid } code { font-size: 7.5pt; overflow-wrap: anywhere }"""
+
+
+def to_print(text):
+    """The chart's Markdown, paragraphs, a list and a table, as a page of HTML without links."""
+    text = re.sub(r"\[([^]]+)\]\([^)\s]+\)", r"\1", text)
+    body = []
+    for block in text.strip().split("\n\n"):
+        block = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(block, quote=False))
+        block = re.sub(r"\*\*?([^*\n]+)\*\*?", r"<i>\1</i>", block)
+        lines = block.split("\n")
+        if block.startswith("|"):
+            rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if set(line) - set("|-: ")]
+            cells = ["".join(f"<td>{cell.strip()}</td>" for cell in row) for row in rows]
+            body.append(f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>")
+        elif block.startswith("- "):
+            body.append(f"<ul>{''.join(f'<li>{line[2:]}</li>' for line in lines)}</ul>")
+        else:
+            body.append(re.sub(r"^# (.+)", r"<h1>\1</h1>", block) if lines[0][0] == "#" else f"<p>{block}</p>")
+    return f'<!doctype html><meta charset="utf-8"><style>{STYLE}</style>\n' + "\n".join(body) + "\n"
+
+
 def main(folder):
     """Write all of it."""
     folder = folder.resolve()
@@ -72,9 +111,14 @@ def main(folder):
     shutil.copy(NBS / "figures/index_1.png", folder / "front.png")
     chart = re.search(r"(?ms)^## (My loss does not train\n.*?)\n## ", README.read_text()).group(1)
     (folder / "chart.md").write_text(f"# {moved(chart, README, folder)}")
+    (folder / "chart.html").write_text(to_print(f"# {chart}"))
+    (folder / "frozen.ipynb").write_text(of_the_class())
+    shutil.copy(NBS.parent / "mnist_ce/mnist.npz", folder)
     for name, parts in ("figures", listed), ("questions", asked), ("answers", answered):
         (folder / f"{name}.md").write_text("\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
     main(Path(sys.argv[1]))

@@ -1,6 +1,7 @@
 """The lessons are lessons: of one form, short, with questions, pictures that say what they show, and an end."""
 import ast
 import builtins
+import html
 import json
 import re
 import subprocess
@@ -146,6 +147,33 @@ def test_the_handouts_stand_alone(tmp_path):
         links = re.findall(r"\]\(([^)#\s]+)", text)
         assert (links or name == "questions.md") and all((tmp_path / link).exists() for link in links), name
     assert "| symptom |" in texts["chart.md"] and (tmp_path / "front.png").stat().st_size > 1000
+
+
+def test_the_class_gets_four_cells_that_run_and_no_word_of_the_answer(tmp_path, monkeypatch, capsys):
+    subprocess.run([sys.executable, str(NBS / "handouts.py"), str(tmp_path)], check=True)
+    cells = json.loads((tmp_path / "frozen.ipynb").read_text())["cells"]
+    assert len(cells) == 4 and not any(cell["outputs"] for cell in cells)
+    assert {cell["cell_type"] for cell in cells} == {"code"}
+    monkeypatch.chdir(tmp_path)
+    code = "\n".join("".join(cell["source"]) for cell in cells)
+    quick = "DataLoader = lambda *given, **options: [*torch.utils.data.DataLoader(*given, **options)]\n"
+    exec(code.replace("threes, sevens =", f"{quick}threes, sevens ="), {})
+    assert capsys.readouterr().out.split()[-10:] == ["0.5112"] * 10
+
+
+def test_the_chart_to_print_has_every_row(tmp_path):
+    subprocess.run([sys.executable, str(NBS / "handouts.py"), str(tmp_path)], check=True)
+    chart, page = ((tmp_path / name).read_text() for name in ("chart.md", "chart.html"))
+    rows = [line for line in chart.splitlines() if line.startswith("| ") and "---" not in line]
+    assert page.count("<tr>") == len(rows) > 20 and page.count("<td>") == 5 * len(rows)
+    tests = re.findall(r"`([^`]+)`", chart)
+    assert [html.unescape(test) for test in re.findall(r"<code>(.+?)</code>", page)] == tests
+    assert "](" not in page and "**" not in page
+
+
+def test_the_handouts_say_how_they_are_called():
+    told = subprocess.run([sys.executable, str(NBS / "handouts.py"), "--help"], capture_output=True, text=True)
+    assert told.returncode == 1 and "nbs/handouts.py FOLDER" in told.stderr
 
 
 def test_each_word_of_the_glossary_stands_in_its_lesson():
