@@ -562,9 +562,10 @@ class Case:
     def optimizer(self) -> Any:
         if self.get("optimizer") is not None:
             return self.get("optimizer")
-        if self.seen is not None and len(self.seen.optimizers) == 1:
-            return self.seen.optimizers[0]
-        raise Unseen("no optimizer was seen: pass optimizer=")
+        found = [] if self.seen is None else self.seen.optimizers
+        if len(found) == 1:
+            return found[0]
+        raise Unseen(f"{len(found) or 'no'} optimizers were seen: pass optimizer=")
 
     @property
     def by_hand(self) -> bool:
@@ -610,6 +611,14 @@ class Case:
             counts = {len(out)} | ({out.shape[:2].numel()} if out.ndim == 3 else set())
             return batch[1] if len(each_place(out, batch[1])) in counts else None
         return forward.y
+
+    @property
+    def guessed(self) -> bool:
+        """Whether the targets are what the scores met first, in a loss that cannot be read."""
+        if self.watched is None or self.in_step is not None:
+            return False
+        batches = (forward.batch for forward in self.watched.of(Forward))
+        return not any(isinstance(batch, (tuple, list)) and len(batch) == 2 for batch in batches)
 
     def shaped(self, x: Tensor) -> Tensor:
         """Inputs as the model takes them: rows of `Digits` may be pictures to it."""

@@ -1024,9 +1024,10 @@ def _predict(photos: tuple[str, ...], model: str | None, output: str | None, for
              as_json: bool, quiet: bool) -> None:  # fmt: skip
     """Say which digit each photo shows.
 
-    One digit to a PHOTO, dark on light or light on dark. Prints a line for each, and below that of
-    a single photo what the model saw. A photo that cannot be read is told of, the others go on, and
-    the exit code is 1.
+    One digit to a PHOTO, dark on light or light on dark. Prints a line for each, with the model's
+    probability, and below that of a single photo what the model saw. The model knows its own digits
+    alone: it takes a letter, or a digit that it was not trained on, for the most similar of them. A
+    photo that cannot be read is told of, the others go on, and the exit code is 1.
     """
     kinds = ".json", ".png"
     answers: list[dict[str, Any]] = []
@@ -1045,7 +1046,9 @@ def _predict(photos: tuple[str, ...], model: str | None, output: str | None, for
                 continue
             answers.append(dict(photo=file, digit=guess.digit, probabilities=guess.probabilities))
             if not as_json:
-                _print(f"{file}: {guess.digit} ({guess.probabilities[guess.digit]:.1%})")
+                known = [*guess.probabilities]
+                among = f" among {', '.join(map(str, known))}" if len(known) < 10 else ""
+                _print(f"{file}: {guess.digit} ({guess.probabilities[guess.digit]:.1%}{among})")
             if len(photos) == 1:
                 _say(photo.in_blocks(guess.seen))
         raw = dict(answers=answers, record=results.make_record(dict(model=model or "convnet")))
@@ -1117,7 +1120,7 @@ def _autopsy(seeds: int, factorial_seeds: int, device: str, output: str | None, 
 
 _THING = _Function(function=False)
 _THINGS = "train", "valid", "optimizer"
-_IN_PYTHON = "examine(...) in Python takes what a script cannot pass"
+_IN_PYTHON = "watch and examine in Python take any loop, and what a script cannot pass"
 
 
 class _Examining(click.Command):
@@ -1141,14 +1144,13 @@ def _examined(target: str, arguments: tuple[str, ...], seconds: float, names: An
         folder = Path(target).is_dir()
         found = "this is a folder, and no script" if folder else "there is no such script"
         raise click.UsageError(f"{target}: {found}")
-    useless = [f"--{name}" for name, value in names.items() if value and name != "metric"]
+    named = {name: names[name] or "" for name in ("metric", "valid")}
+    useless = [f"--{name}" for name, value in names.items() if value and name not in named]
     if useless:
         told = f"a script brings its own: leave out {', '.join(useless)}"
         raise click.UsageError(f"{told}; {_IN_PYTHON}")
     try:
-        return doctor.examine_script(
-            target, *arguments, seconds=seconds, metric=names["metric"] or ""
-        )
+        return doctor.examine_script(target, *arguments, seconds=seconds, **named)
     except ValueError as error:  # it trained nothing
         told = str(error)
         if "usage:" in told and not arguments:
@@ -1211,12 +1213,11 @@ def _colored(report: Any) -> str:
     shell_complete=lambda ctx, param, text: _LOSS.shell_complete(ctx, param, text),
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.option(
-    "--metric", metavar="NAME", help="Your metric, as module:function; a script's by its name."
-)
+@click.option("--metric", metavar="NAME", help="Your metric; in a script its name is enough.")
 @click.option("--model", metavar="NAME", help="Your model.")
 @click.option("--train", metavar="NAME", help="Your training data: a loader, a data set.")
-@click.option("--valid", metavar="NAME", help="Your validation data.")
+@click.option("--valid", metavar="NAME",
+              help="Your validation data; in a script its name is enough.")  # fmt: skip
 @click.option("--optimizer", metavar="NAME", help="Your optimizer.")
 @click.option("--step", metavar="NAME", help="All that your loop does with one batch.")
 @click.option("--validate", metavar="NAME", help="Your validation, which returns a number.")
@@ -1237,11 +1238,11 @@ def _doctor(target: str | None, arguments: tuple[str, ...], columns: int | None,
 
     TARGET is a training script, or a loss as module:function or file.py:function. The script runs
     as it is, with ARGUMENTS (after -- where one is named like an option of ours), in a process of
-    its own, and is stopped after a few steps. The other parts of a training are given by name,
-    like a loss.
+    its own, and is stopped after a few steps; files that it opens and folders that it makes before
+    that are its own doing. The other parts of a training are given by name, like a loss.
 
     Prints what is wrong, how that was seen, and what to write instead. FAIL is proved, WARN rests
-    on a threshold. Writes nothing. Ends with exit code 1 if there is a FAIL; WARN alone ends with
+    on a threshold. Writes no file of its own. Ends with exit code 1 if there is a FAIL; WARN alone ends with
     0, as a threshold can be wrong.
     """
     if not seconds >= 1:  # nan is in every range
@@ -1268,9 +1269,10 @@ def _doctor(target: str | None, arguments: tuple[str, ...], columns: int | None,
     else:
         _say(_colored(report))
         causes, unseen = ({check.cause for check in part} for part in (report, report.unseen))
-        if 2 * len(unseen) > len(causes) and not quiet:
-            told = f"{len(causes) - len(unseen)} of {len(causes)} causes could be looked for; "
-            told += "the SKIP lines say what is missing"
-            more = f"; {_IN_PYTHON}" if target is not None and target.endswith(".py") else ""
-            click.echo(told + more, err=True)
+        script = target is not None and target.endswith(".py")
+        if (script or 2 * len(unseen) > len(causes)) and not quiet:
+            told = f"{len(causes) - len(unseen)} of {len(causes)} causes could be looked for"
+            told += ", in the first steps of its first training" * script
+            told += "; the SKIP lines say what is missing" * bool(unseen)
+            click.echo(f"{told}; {_IN_PYTHON}" if script else told, err=True)
     raise SystemExit(bool(report.failed))

@@ -12,6 +12,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -227,7 +228,8 @@ def examine(
         name = optimizer.__name__
         raise TypeError(f"the optimizer is a class: write {name}(model.parameters(), lr=0.1)")
     if optimizer is not None and not hasattr(optimizer, "param_groups"):
-        raise TypeError(f"the optimizer must be one of torch's, got {optimizer!r}")
+        told = f"the optimizer must be one of torch's, got {optimizer!r}"
+        raise TypeError(f"{told}: leave it out, and pass step= or watch your loop")
     whole = isinstance(columns, int) and not isinstance(columns, bool)
     if columns is not None and (not whole or columns < 1):
         raise ValueError(f"columns={columns!r} must be an int of at least 1")
@@ -265,7 +267,7 @@ def _of_learner(learn: Any, given: dict[str, Any]) -> dict[str, Any]:
         first = learn.metrics[0]  # of other kinds than AvgMetric only fastai knows the call
         metric = first.func if type(first).__name__ == "AvgMetric" else None
     brought = dict(metric=metric, model=learn.model, train=learn.dls.train, valid=learn.dls.valid)
-    mine = {name: value for name, value in brought.items() if given[name] is None}
+    mine = {name: value for name, value in brought.items() if given.get(name) is None}
     return dict(mine, loss=learn.loss_func)
 
 # %% ../nbs/reference/17_doctor.ipynb #7fb87a96
@@ -393,14 +395,14 @@ def _file_module(file: str) -> Any:
 
 # %% ../nbs/reference/17_doctor.ipynb #23f3b7b2
 def examine_script(
-    path: str | Path, *arguments: str, seconds: float = 60, metric: str = ""
+    path: str | Path, *arguments: str, seconds: float = 60, metric: str = "", valid: str = ""
 ) -> Report:
     """Run a training script as it is, in a process of its own, stop it early and examine it.
 
     path: the script. arguments: those that it takes. seconds: at most, without the examination.
-    metric: one of yours to be examined too: a function of the script, by its name, or
-    "module:function". It is stopped where it first saves a model with torch.save; other files are
-    written as the script would. Raises
+    metric, valid: a metric and validation data to be examined too: what has that name in the
+    script, or "module:name". The metric of its only fastai Learner needs no name. It is stopped
+    where it first saves a model with torch.save; other files it writes and empties as ever. Raises
     FileNotFoundError, and ValueError where it trains nothing, with its error and the place of that,
     or the end of what it printed.
     """
@@ -408,7 +410,7 @@ def examine_script(
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such script")
     code = "from mnist_ce.doctor import _run_watched; _run_watched()"
-    report, _, how = report_apart(["-c", code], [str(seconds), metric, str(path), *arguments])
+    report, _, how = report_apart(["-c", code], [str(seconds), metric, valid, str(path), *arguments])
     if report is None:
         raise ValueError(f"{path}: no training was seen in it. It ended with {how}")
     return report
@@ -450,29 +452,45 @@ def write_report(report: Report, answer: Path) -> None:
     write_file(answer, json.dumps([tuple(check) for check in report]).encode())
 
 
+def _metric_of(space: dict[str, Any]) -> Any:
+    """The metric of the only fastai Learner in a script, or None."""
+    fastai = sys.modules.get("fastai.learner")
+    found = [value for value in space.values() if fastai and isinstance(value, fastai.Learner)]
+    return _of_learner(found[0], {})["metric"] if len(found) == 1 else None
+
+
 def _for_a_script(check: Check) -> Check:
     """A check that names what a script can be given, and no argument of `examine`."""
-    words = {
-        "pass valid=": "no validation was seen",
-        "pass metric=": "a function of it by its name: --metric NAME",
-    }
-    return check._replace(
-        why=words.get(check.why, check.why), fix=words.get(check.fix, check.fix)
-    )
+    named = lambda found: (
+        f"name it: --{found[1]} NAME" if found[1] in ("metric", "valid")
+        else f"in Python, watch the loop and pass {found[1]}= beside it"
+    )  # fmt: skip
+    why, fix = (re.sub(r"pass (\w+)=(?: instead)?$", named, text) for text in check[3:5])
+    return check._replace(why=why, fix=fix)
 
 
 def _run_watched() -> None:
-    """In the child: run sys.argv[4:] as a script, and examine it when enough was seen."""
-    answer, seconds, metric, script, *arguments = sys.argv[1:]
+    """In the child: run sys.argv[5:] as a script, and examine it when enough was seen."""
+    answer, seconds, metric, valid, script, *arguments = sys.argv[1:]
     sys.argv = [script, *arguments]
     sys.path[0] = str(Path(script).resolve().parent)
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     main.__file__ = script
-    try:
-        function = find_object(metric) if ":" in metric else None
-    except ValueError as error:
-        write_file(answer, json.dumps(f"the metric {error}").encode())
-        return
+    known: dict[str, Any] = {}
+    for what, name in ("metric", metric), ("validation data", valid):
+        try:
+            known.update({name: find_object(name)} if ":" in name else {})
+        except ValueError as error:
+            write_file(answer, json.dumps(f"the {what} {error}").encode())
+            return
+
+    def own(what: str, name: str) -> Any:
+        """What the script calls `name`."""
+        try:
+            return known.get(name) if not name or name in known else _part(main, name)
+        except Unseen as reason:
+            raise ValueError(f"{script} has no {what} {name!r}: {reason}") from reason
+
     began = time.monotonic()
     with watch() as seen:
 
@@ -482,12 +500,11 @@ def _run_watched() -> None:
             seen.off, seen.tape.on = True, False
             if seen.of(Forward) or seen.of(Backward):
                 try:
-                    own = _part(main, metric) if metric and function is None else function
-                    report = map(_for_a_script, examine(seen, own))
-                    write_report(Report(report), Path(answer))
-                except (Unseen, TypeError) as reason:  # no such name, or no function
-                    told = f"the metric {metric!r} is no function of {script}: {reason}"
-                    write_file(answer, json.dumps(told).encode())
+                    judge = own("metric", metric) or _metric_of(vars(main))
+                    report = examine(seen, judge, valid=own("validation data", valid))
+                    write_report(Report(map(_for_a_script, report)), Path(answer))
+                except (ValueError, TypeError) as reason:  # no such name, or no function
+                    write_file(answer, json.dumps(str(reason)).encode())
             else:
                 spent = f"in {time.monotonic() - began:.0f} s (--seconds {seconds})"
                 print(f"no module was called and nothing sent backward {spent}", file=sys.stderr)

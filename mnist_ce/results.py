@@ -727,7 +727,7 @@ class Runs:
         losses = ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
         of, epochs = f" of {losses}" * bool(losses), len(self.seconds)
         text = f"{type(self).__name__}({len(self)} models{of}, {epochs} epochs"
-        if "accuracy" in self.scores and epochs:
+        if "accuracy" in self.scores and epochs and len(names) < 2:
             last = self.last()
             good = last[last.isfinite()]
             text += f", accuracy {of_shares(summarize(good))}" if len(good) else ", accuracy NaN"

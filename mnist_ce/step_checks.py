@@ -54,11 +54,26 @@ def _cut(case: Case) -> Finding | None:
         return Finding("fail", f"step(xb, yb) raises {told(case.error)}", fix)
     backs = seen.of(Backward)
     if not backs or any(b.reached for b in backs):
-        return None
+        return _cut_in_part(seen)
     if case.has("model") or case.has("run"):
         if not any(p.requires_grad for p in case.weights):
             return None
     return Finding("fail", f"backward ran {len(backs)} times, and no parameter got a gradient", fix)
+
+
+def _cut_in_part(seen: Seen) -> Finding | None:
+    """Weights that the first step was to move and the loss depends on, without a gradient."""
+    first = next((k for k, event in enumerate(seen.events) if isinstance(event, Update)), 0)
+    backs = [event for event in seen.events[:first] if isinstance(event, Backward)]
+    if not backs:
+        return None
+    held = {id(p) for p in held_by(seen.events[first].optimizer)}  # type: ignore
+    cut = [p for p in backs[-1].cut if id(p) in held]
+    if not cut:
+        return None
+    why = f"the loss depends on {len(cut)} parameters that the optimizer holds, such as one of "
+    fix = "leave out .detach(), .data and no_grad between them and the loss"
+    return Finding("fail", f"{why}{list(cut[0].shape)}, and they get no gradient", fix)
 
 
 def _not_optimised(case: Case) -> Finding | None:
@@ -159,7 +174,8 @@ def _accumulates(case: Case) -> Finding | None:
         return None
     why = f"in {len(stale)} of {count} steps {stale[0]} parameters still held the gradient of "
     why += "batches that the weights had been moved by"
-    cured, fix = "", "" if updates else "p.grad.zero_() for each weight, after it has moved"
+    cured, fix = "", "p.grad.zero_() for each weight after it has moved, or your optimizer's zero_grad()"
+    fix = "" if updates else fix
     if case.get("step") is not None:
         with contextlib.suppress(Unseen):
             own, other = _at(case, 1), _losses(case, fresh=True)
@@ -268,6 +284,8 @@ def _step_of(case: Case) -> Callable[[Tensor, Any], Any]:
     model, optimizer, loss = case.model, case.optimizer, case.loss
     if not isinstance(model, nn.Module) or not isinstance(optimizer, torch.optim.Optimizer):
         raise Unseen("pass step=, or a module and a torch optimizer")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise Unseen("LBFGS chooses its own steps: it is not tried at other rates")
     rows = case.in_rows if case.scored else lambda out: out
 
     def step(xb: Tensor, yb: Tensor) -> None:
@@ -512,7 +530,7 @@ def _decay(case: Case) -> Finding | None:
     shrinks = rate * decay
     if decay >= 0.02 or shrinks > 0.01:
         free = _losses(case, decay=False)
-        if len(free) == len(own) and free[-1] < 0.8 * own[-1]:
+        if len(free) == len(own) and free[-1] < min(free[0], 0.8 * own[-1]):
             cured = _compared(own, free, "without it")
             why = (
                 f"weight_decay={decay:g} at lr={rate:g} shrinks the weights faster than they learn"

@@ -77,7 +77,8 @@ class Backward(NamedTuple):
     """A number sent backward.
 
     stale: how many parameters held a gradient already. moved: whether weights had changed since the
-    last time. reached: how many have a gradient now. calls: all since the last time, of the first.
+    last time. reached: how many have a gradient now. cut: those that the number depends on, and that
+    have none. calls: all since the last time, of the first.
     """
 
     loss: float
@@ -86,6 +87,7 @@ class Backward(NamedTuple):
     reached: int
     root: Any
     calls: list[Call]
+    cut: list[Tensor]
 
 
 class Update(NamedTuple):
@@ -264,12 +266,13 @@ class Seen:
 
     def _backward(self, function: Any, tensors: Any, *args: Any, **kwargs: Any) -> Any:
         self._trained = True
-        root = first_tensor(tensors)
+        root, weights = first_tensor(tensors), []  # type: Any, list[Tensor]
         if not self.full:
             with contextlib.suppress(Exception):  # what cannot be read must not end the loop
                 self._measure()
                 calls = behind(self.calls, root)
-                self._begin_anew(calls)
+                weights = [*{id(t): t for c in calls for t in taken(c) if is_weight(t)}.values()]
+                self._begin_anew(weights)
                 self._read(calls)
         if self._last is not None:
             self.trained.add(self._last)
@@ -294,14 +297,15 @@ class Seen:
         reached = sum(map(has, self._weights.values()))
         slopes = [(p, p.grad) for p in self._weights.values()]
         if function is self.grad:
-            reached = -1  # it fills no .grad
+            reached, weights = -1, []  # it fills no .grad
             slopes = [*zip(tensors_in([args[:1], kwargs.get("inputs")]), out)]
         if self.of(Backward):
             root, calls = None, []  # the first is enough
         if self._may_measure and sum(p.numel() for p, _ in slopes) <= 10_000_000:
             dense = ((p, g) for p, g in slopes if g is not None and not g.is_sparse)
             self._before = [(p, p.detach().clone(), g.detach().clone()) for p, g in dense]
-        self.events.append(Backward(value, stale, moved, reached, root, calls))
+        cut = [p for p in weights if p.grad is None]
+        self.events.append(Backward(value, stale, moved, reached, root, calls, cut))
         self.calls.clear()
         return out
 
@@ -337,12 +341,12 @@ class Seen:
         if before and now and before[-1] != now[-1]:
             del self.events[:since]
 
-    def _begin_anew(self, calls: list[Call]) -> None:
+    def _begin_anew(self, used: list[Tensor]) -> None:
         """Forget a training that went before, of other weights, as a parabola's before the digits.
 
         Two networks that are trained in turn are one training, and so are the same shapes again.
         """
-        weights = {id(t): t for call in calls for t in taken(call) if is_weight(t)}
+        weights = {id(t): t for t in used}
         before, self._reached = self._reached, self._reached | weights
         shapes = [{t.shape for t in some.values()} for some in (before, weights)]
         apart = weights and before and not weights.keys() & before.keys()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
@@ -726,3 +727,22 @@ def test_ctrl_c_after_the_last_crowd_of_a_stage_was_kept_loses_nothing(few, tmp_
     report = report_in(tmp_path)
     assert report["published"]["mnist_loss"]["seed"] == [0, 1, 2] and report["record"]["interrupted"] is True
     assert "softmax" not in report["published"] and not hasattr(this_thread, "stop")
+
+
+# ---- Photos.
+
+
+def test_a_photo_is_answered_with_what_the_model_can_tell_apart(few, tmp_path):
+    model = tmp_path / "model.safetensors"
+    told("train", "--digits", "3,7", "--epochs", 2, "--output", model)
+    _, valid = mnist("bundle", (3, 7))
+    seven = valid.x[valid.digits == 7][0]
+    picture = Image.fromarray((255 - 255 * seven.view(28, 28)).byte().numpy()).resize((280, 280))
+    picture.save(tmp_path / "7.png")
+    Image.new("L", (280, 280), 250).save(tmp_path / "blank.png")
+    done = invoke("predict", tmp_path / "7.png", tmp_path / "blank.png", "--model", model)
+    assert done.exit_code == 1 and "blank.png: the page is blank" in done.output
+    assert re.search(r"7\.png: 7 \(\d+\.\d% among 3, 7\)\n", done.output)
+    answer = json.loads(invoke("predict", tmp_path / "7.png", "--model", model, "--json").stdout)
+    assert answer["answers"][0]["digit"] == 7
+    assert set(answer["answers"][0]["probabilities"]) == {"3", "7"}

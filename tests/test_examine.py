@@ -987,3 +987,116 @@ def test_a_model_of_numbers_is_looked_at_for_gradients():
     report = examine(F.mse_loss, model=seeded(lambda: nn.Linear(6, 1)), train=(X, X.sum(1)[:, None]))
     assert "no-gradient" not in {check.cause for check in report.unseen}
     assert "no-gradient" in judged(report)
+
+
+# ---- What newcomers' scripts brought to light.
+
+
+def steps_of(forward, optimizer, loader):
+    with watch() as seen:
+        for xb, yb in loader:
+            optimizer.zero_grad()
+            forward(xb, yb).backward()
+            optimizer.step()
+    return seen
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_layers_that_are_called_one_by_one_and_cut_apart(cut):
+    model = network()
+    middle = lambda z: z.detach() if cut else z
+    report = examine(steps_of(
+        lambda x, y: F.cross_entropy(model[2](middle(model[1](model[0](x)))), y),
+        torch.optim.Adam(model.parameters(), 0.01), loader(),
+    ))  # fmt: skip
+    assert report.causes == ["no-gradient"] * cut
+    if cut:
+        assert report.failed[0].why == (
+            "the loss depends on 2 parameters that the optimizer holds, such as one of [16, 6], "
+            "and they get no gradient"
+        )
+
+
+def test_weights_that_are_held_elsewhere_or_used_twice_may_be_cut():
+    model, target = network(), network()  # a target network's weights are nobody's to move
+    report = examine(steps_of(
+        lambda x, y: F.cross_entropy(model(x) + model(x).detach() - target(x).detach(), y),
+        torch.optim.SGD(model.parameters(), 0.1), loader(),
+    ))  # fmt: skip
+    assert "no-gradient" not in report.causes
+
+
+def test_places_that_come_first_in_the_scores_and_last_in_the_targets():
+    class Unturned(Writer):
+        def forward(self, ids):
+            return super().forward(ids).transpose(0, 1).contiguous()
+
+    loss = lambda z, y: F.cross_entropy(z.reshape(-1, 11), y.reshape(-1))
+    turned = lambda z, y: F.cross_entropy(z.reshape(-1, 11), y.t().reshape(-1))
+    causes = {}
+    for name, of in dict(fault=loss, sound=turned).items():
+        model = seeded(Unturned)
+        optimizer = torch.optim.Adam(model.parameters(), 0.01)
+        causes[name] = examine(steps_of(lambda x, y: of(model(x), y), optimizer, texts(8)))
+    assert causes["fault"].causes[:1] == ["labels-apart"] and causes["sound"].causes == []
+    assert causes["fault"].failed[0].why == (
+        "scores [8, 24, 11] and targets [24, 8] are laid out as rows, in unlike orders"
+    )
+
+
+def test_actions_of_a_game_are_no_labels():
+    model, target = network(outputs=2), network(outputs=2)
+
+    def step(state, _):
+        action = torch.randint(2, (len(state),), generator=GENERATOR)
+        value = model(state).gather(1, action[:, None]).squeeze(1)
+        with torch.no_grad():
+            goal = state[:, 0] + 0.9 * target(state).max(1).values
+        return F.smooth_l1_loss(value, goal)
+
+    batches = [(torch.randn(64, 6, generator=GENERATOR), None) for _ in range(8)]
+    report = examine(steps_of(step, torch.optim.Adam(model.parameters(), 0.001), batches))
+    assert report.causes == []
+    assert {"labels-apart", "imbalance", "sorted"} <= {check.cause for check in report.unseen}
+
+
+def test_a_weight_decay_is_no_cause_where_it_diverges_without_it_too():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), 100, momentum=0.9, weight_decay=5e-4)
+    report = examine(steps_of(lambda x, y: F.cross_entropy(model(x), y), optimizer, loader()))
+    assert report.causes[:1] == ["lr-large"] and "weight-decay" not in report.causes
+
+
+def test_words_for_optimizers_and_labels():
+    model = network()
+    seen = steps_of(
+        lambda x, y: F.cross_entropy(model(x), y),
+        torch.optim.SGD(model.parameters(), 0.1), loader(X[::3], Y[::3]),
+    )  # fmt: skip
+    told = {check.cause: check.why for check in examine(seen).skipped}
+    assert told["labels-apart"] == "all 80 examples that were seen are of one class"
+    with pytest.raises(TypeError, match="torch's, got <object .*>: leave it out, and pass step= or"):
+        examine(model=model, optimizer=object())
+
+    def closure():
+        lbfgs.zero_grad()
+        loss = F.cross_entropy(model(X), Y)
+        loss.backward()
+        return loss
+
+    lbfgs = torch.optim.LBFGS(model.parameters())
+    with watch() as seen:
+        for _ in range(3):
+            lbfgs.step(closure)
+    told = {check.cause: check.why for check in examine(seen).skipped}
+    assert told["lr-large"] == "LBFGS chooses its own steps: it is not tried at other rates"
+
+
+def test_neighbors_that_agree_a_little_more_than_by_chance_are_no_alarm():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(400, 12, generator=generator)
+    y = (x[:, 0] * x[:, 1] > 0).long()
+    (told,) = [check for check in examine(train=loader(x, y)) if check.cause == "labels-apart"]
+    assert told.status == "skip" and told.why.endswith(": more than chance, too little to be sure")
+    shuffled = y[torch.randperm(400, generator=generator)]
+    assert "labels-apart" in examine(train=loader(x, shuffled)).causes

@@ -215,8 +215,9 @@ for _ in range(3):
     told = run("own.py", "--seed", "3", "--", "--jsn")
     assert told.exit_code == 0 and "SKIP" in told.stdout, told.output
     how = re.fullmatch(
-        r"(\d+) of (\d+) causes could be looked for; the SKIP lines say what is missing; "
-        r"examine\(\.\.\.\) in Python takes what a script cannot pass\n", told.stderr,
+        r"(\d+) of (\d+) causes could be looked for, in the first steps of its first training; the "
+        r"SKIP lines say what is missing; watch and examine in Python take any loop, and what a "
+        r"script cannot pass\n", told.stderr,
     )  # fmt: skip
     seen, of = map(int, how.groups())
     assert 0 < seen < of / 2
@@ -250,9 +251,8 @@ def test_a_metric_of_the_script_by_its_name(tmp_path, monkeypatch):
     told = run("own.py", "--metric", "turned")
     assert told.exit_code == 1 and re.search("FAIL +metric-wrong", told.output)
     for name, why in [
-        ("shares", "the metric 'shares' is no function of own.py: it has no shares, but a share"),
-        ("limit", "the metric 'limit' is no function of own.py: the metric must be a function, "
-         "got 3"),
+        ("shares", "own.py has no metric 'shares': it has no shares, but a share"),
+        ("limit", "the metric must be a function, got 3"),
         ("mine.py:share", "the metric 'mine.py:share': there is no file mine.py"),
     ]:
         told = run("own.py", "--metric", name)
@@ -262,8 +262,33 @@ def test_a_metric_of_the_script_by_its_name(tmp_path, monkeypatch):
 def test_what_a_script_lacks_is_told_in_its_words(tmp_path, monkeypatch):
     path = written(tmp_path, monkeypatch, SCRIPT + LOOP.replace("model(x).argmax(1)", "pass"))
     lacks = {check.cause: check.why or check.fix for check in examine_script(path).skipped}
-    assert lacks["metric-wrong"] == "a function of it by its name: --metric NAME"
-    assert lacks["leak"] == lacks["split-differs"] == "no validation was seen"
+    assert lacks["metric-wrong"] == "name it: --metric NAME"
+    assert lacks["leak"] == lacks["split-differs"] == "name it: --valid NAME"
+    assert not re.search(r"pass \w+=", str(examine_script(path)))
+
+
+def test_validation_data_of_the_script_by_their_name(tmp_path, monkeypatch):
+    written(tmp_path, monkeypatch, f"{SCRIPT}held_out = x[:30], y[:30]\n{LOOP}")
+    told = run("own.py", "--valid", "held_out", "--json")
+    assert told.exit_code == 1 and json.loads(told.stdout)[0]["cause"] == "leak"
+    why = "own.py has no validation data 'held_outs': it has no held_outs, but a held_out"
+    assert run("own.py", "--valid", "held_outs").output == f"Error: {why}\n"
+
+
+def test_the_metric_of_a_learner_in_a_script_needs_no_name(tmp_path, monkeypatch):
+    pytest.importorskip("fastai", reason="fastai is a development tool")
+    text = """
+from fastai.vision.all import *
+xy = [(torch.randn(3) + 2 * (k % 2), tensor([float(k % 2)])) for k in range(128)]
+dls = DataLoaders(DataLoader(xy, 32, shuffle=True), DataLoader(xy[:64], 32))
+def share(preds, targets): return ((preds > 0) == (1 - targets)).float().mean()
+def loss(preds, targets): return F.binary_cross_entropy_with_logits(preds, targets)
+learn = Learner(dls, nn.Linear(3, 1), loss_func=loss, opt_func=SGD, metrics=share)
+with learn.no_bar(), learn.no_logging():
+    learn.fit(3, 0.1)
+"""
+    written(tmp_path, monkeypatch, text)
+    assert "metric-wrong" in examine_script("own.py").causes
 
 
 def test_a_metric_of_ones_own_beside_a_script(tmp_path, monkeypatch):
@@ -274,7 +299,7 @@ def test_a_metric_of_ones_own_beside_a_script(tmp_path, monkeypatch):
     assert told.exit_code == 1 and "metric-wrong" in told.output
     for words, why in [
         (["train.py", "--model", "mine:share"], "a script brings its own: leave out --model; "
-         "examine(...) in Python takes what a script cannot pass"),
+         "watch and examine in Python take any loop, and what a script cannot pass"),
         (["train.py", "--jsn"],
          "--jsn: did you mean --json? what is meant for the script goes after --\n"),
         (["train.py", "--secs=3"], "--secs: did you mean --seconds?"),
