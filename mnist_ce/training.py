@@ -383,8 +383,9 @@ def fit(
     """Train a linear model, or any `model`, by gradient descent on `loss`: a `Run`.
 
     loss: anybody's, a function or module of (scores, targets); see `as_loss`. train, valid:
-    `Digits`. lr: 1.0 for the linear model by plain descent; a model or optimizer of your own has no
-    default. init_std: scale of the linear model's initial weights and bias, drawn from `seed`.
+    `Digits`. lr: 1.0 for the linear model by plain descent (the command line takes 0.3 for more
+    than two digits); a model or optimizer of your own has no default. init_std: scale of the linear
+    model's initial weights and bias, drawn from `seed`.
     model: an `nn.Module` of images [n, F], [n, 1, h, h] or [n, h, h], trained in place. device:
     "auto", "cpu", "cuda" … on_nonfinite: "raise" a NonFiniteLoss, or "record" the step in
     `run.nonfinite` and go on. data_seed: of the order of shuffled batches, and of what `augment`
