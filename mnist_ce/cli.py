@@ -1274,5 +1274,6 @@ def _doctor(target: str | None, arguments: tuple[str, ...], columns: int | None,
             told = f"{len(causes) - len(unseen)} of {len(causes)} causes could be looked for"
             told += ", in the first steps of its first training" * script
             told += "; the SKIP lines say what is missing" * bool(unseen)
-            click.echo(f"{told}; {_IN_PYTHON}" if script else told, err=True)
+            told += f"; {_IN_PYTHON}" * script
+            click.echo(_paragraph(told), err=True)
     raise SystemExit(bool(report.failed))

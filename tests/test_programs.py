@@ -217,7 +217,7 @@ for _ in range(3):
     how = re.fullmatch(
         r"(\d+) of (\d+) causes could be looked for, in the first steps of its first training; the "
         r"SKIP lines say what is missing; watch and examine in Python take any loop, and what a "
-        r"script cannot pass\n", told.stderr,
+        r"script cannot pass ", told.stderr.replace("\n", " "),
     )  # fmt: skip
     seen, of = map(int, how.groups())
     assert 0 < seen < of / 2
