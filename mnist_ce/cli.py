@@ -1242,8 +1242,8 @@ def _doctor(target: str | None, arguments: tuple[str, ...], columns: int | None,
     that are its own doing. The other parts of a training are given by name, like a loss.
 
     Prints what is wrong, how that was seen, and what to write instead. FAIL is proved, WARN rests
-    on a threshold. Writes no file of its own. Ends with exit code 1 if there is a FAIL; WARN alone ends with
-    0, as a threshold can be wrong.
+    on a threshold. Writes no file of its own. Ends with exit code 1 if there is a FAIL; WARN alone
+    ends with 0, as a threshold can be wrong.
     """
     if not seconds >= 1:  # nan is in every range
         raise click.UsageError(f"--seconds {seconds} must be a number of at least 1")

@@ -23,8 +23,8 @@ from .watching import rate_of, undisturbed
 class Loop(NamedTuple):
     """A plain loop over one batch: what a cure may replace.
 
-    model: from x to scores [n, C]. loss: of scores. optimizer: torch's. y: the labels of x, int64 [N].
-    bound: the score of one column above which the answer is 1.
+    model: from x to scores [n, C]. loss: of scores. optimizer: torch's. y: the labels of x, int64
+    [n]. bound: the score of one column above which the answer is 1.
     """
 
     model: Callable[[Tensor], Tensor]

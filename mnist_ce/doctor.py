@@ -410,7 +410,8 @@ def examine_script(
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such script")
     code = "from mnist_ce.doctor import _run_watched; _run_watched()"
-    report, _, how = report_apart(["-c", code], [str(seconds), metric, valid, str(path), *arguments])
+    given = [str(seconds), metric, valid, str(path), *arguments]
+    report, _, how = report_apart(["-c", code], given)
     if report is None:
         raise ValueError(f"{path}: no training was seen in it. It ended with {how}")
     return report

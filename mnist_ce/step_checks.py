@@ -174,8 +174,8 @@ def _accumulates(case: Case) -> Finding | None:
         return None
     why = f"in {len(stale)} of {count} steps {stale[0]} parameters still held the gradient of "
     why += "batches that the weights had been moved by"
-    cured, fix = "", "p.grad.zero_() for each weight after it has moved, or your optimizer's zero_grad()"
-    fix = "" if updates else fix
+    by_hand = "p.grad.zero_() for each weight after it has moved, or your optimizer's zero_grad()"
+    cured, fix = "", "" if updates else by_hand
     if case.get("step") is not None:
         with contextlib.suppress(Unseen):
             own, other = _at(case, 1), _losses(case, fresh=True)

@@ -77,8 +77,8 @@ class Backward(NamedTuple):
     """A number sent backward.
 
     stale: how many parameters held a gradient already. moved: whether weights had changed since the
-    last time. reached: how many have a gradient now. cut: those that the number depends on, and that
-    have none. calls: all since the last time, of the first.
+    last time. reached: how many have a gradient now. calls: all since the last time, of the first.
+    cut: the parameters that the number depends on, and that have no gradient.
     """
 
     loss: float
