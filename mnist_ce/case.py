@@ -583,7 +583,7 @@ class Case:
 
     @functools.cached_property
     def first(self) -> tuple[Tensor, Tensor]:
-        """A batch as `given`, with a row of targets for each row of the scores."""
+        """The `given_batch`, with a row of targets for each row of the scores."""
         x, y = self.given_batch
         if y.ndim == 2 and (self.has("model") or self.has("run")):
             with contextlib.suppress(Unseen, Misfit):

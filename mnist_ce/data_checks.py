@@ -27,7 +27,7 @@ from mnist_ce.case import (
 from .data import Digits, _seen
 from .loss_checks import mistaken
 from .model_checks import off_scale
-from .watching import Backward, Forward, Seen, undisturbed, watch
+from .watching import Backward, Forward, undisturbed, watch
 
 # %% ../nbs/reference/14_data_checks.ipynb #fa8e8eb4
 def _fed(case: Case) -> tuple[Tensor, Tensor]:
@@ -297,11 +297,12 @@ def _sorted(case: Case) -> Finding | None:
 
 # %% ../nbs/reference/14_data_checks.ipynb #bc5c37b8
 def _apart(case: Case) -> Finding | None:
+    turned = _turned(case)
+    if turned:
+        return Finding("fail", turned, "scores.transpose(0, 1), or batch_first=True")
     moved = _moved_in_step(case)
     if moved:
-        fix = "index inputs and targets by the same order"
-        fix = "scores.transpose(0, 1), or batch_first=True" if "as rows" in moved else fix
-        return Finding("fail", moved, fix)
+        return Finding("fail", moved, "index inputs and targets by the same order")
     near = case.once(_Neighbors)
     if near.limit > 0.9:
         raise Unseen(f"{near.n} inputs are too few to tell")
@@ -344,10 +345,12 @@ def _apart(case: Case) -> Finding | None:
     return None
 
 
-def _turned(seen: Seen) -> str:
+def _turned(case: Case) -> str:
     """Whether scores [T, N, C] and targets [N, T] are both laid out in rows, in unlike orders."""
-    back = next((back for back in seen.of(Backward) if back.calls), None)
-    forward = next((f for f in seen.of(Forward) if f.grad and f.out is not None), None)
+    if case.seen is None:
+        return ""
+    back = next((back for back in case.seen.of(Backward) if back.calls), None)
+    forward = next((f for f in case.seen.of(Forward) if f.grad and f.out is not None), None)
     if back is None or forward is None or forward.out.ndim != 3 or forward.y is None:
         return ""
     of_scores = forward.out.shape[:2]
@@ -363,8 +366,6 @@ def _moved_in_step(case: Case) -> str:
     """Whether the step itself changes the order of inputs or of targets, but not of both."""
     if case.seen is None:
         return ""
-    if turned := _turned(case.seen):
-        return turned
     for forward in case.seen.of(Forward):
         pair = isinstance(forward.batch, (tuple, list)) and len(forward.batch) == 2
         if not forward.grad or forward.x is None or not pair:

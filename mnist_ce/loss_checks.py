@@ -401,8 +401,8 @@ def _dead(case: Case) -> Finding | None:
     it = _of(case, "dead-class")
     if not it.reading.dead:
         return None
+    some = ", ".join(map(str, it.reading.dead[:9]))
     if case.places > 1:  # in texts of one length
-        some = ", ".join(map(str, it.reading.dead[:9]))
         return Finding("pass", f"note: {some} is left out of the loss, right only for padding")
     label = it.reading.dead[0]
     labels = [label, label, it.alive, it.alive]
@@ -411,8 +411,7 @@ def _dead(case: Case) -> Finding | None:
     before, after = (it.mean(scores, torch.tensor(labels)) for scores in (low, high))
     if it.slopes(labels, 5)[:2].nan_to_num().any() and it.reading.columns > 1:
         raise Unseen("see weak-pull")
-    which = "label" + "s" * (len(it.reading.dead) > 1)
-    which += " " + ", ".join(map(str, it.reading.dead[:9]))
+    which = "label" + "s" * (len(it.reading.dead) > 1) + f" {some}"
     if before == after:
         return Finding("warn", f"{which}: no gradient, and no loss either")
     moved = f"{number(before)} to {number(after)}"

@@ -38,10 +38,9 @@ from mnist_ce.calls import (
     called,
     drawn,
     first_tensor,
-    is_weight,
     met,
-    taken,
     tensors_in,
+    weights_in,
 )
 from .results import settings_kept
 
@@ -271,7 +270,7 @@ class Seen:
             with contextlib.suppress(Exception):  # what cannot be read must not end the loop
                 self._measure()
                 calls = behind(self.calls, root)
-                weights = [*{id(t): t for c in calls for t in taken(c) if is_weight(t)}.values()]
+                weights = weights_in(calls)
                 self._begin_anew(weights)
                 self._read(calls)
         if self._last is not None:

@@ -71,7 +71,7 @@ def of_the_class():
 
 STYLE = """\
 @page { size: A4 landscape; margin: 10mm } body { font: 8.5pt/1.25 sans-serif } h1 { font-size: 13pt }
-table { border-collapse: collapse } td, th { border: 1px solid #999; padding: 2px 5px; text-align: left;
+table { border-collapse: collapse } td { border: 1px solid #999; padding: 2px 5px; text-align: left;
 vertical-align: top } tr { break-inside: avoid } code { font-size: 7.5pt; overflow-wrap: anywhere }"""
 
 
