@@ -292,8 +292,9 @@ def _sorted(case: Case) -> Finding | None:
     expected = float((1 - (1 - shares) ** size).sum())
     if seen >= 0.6 * expected:
         return None
-    why = f"the first {len(labels)} batches hold {number(seen)} classes each, at random they would "
-    return Finding("fail", f"{why}hold {number(expected)}")
+    held = f"{number(seen)} class{'es' * (seen != 1)}"
+    why = f"the first {len(labels)} batches hold {held} each, at random they would hold"
+    return Finding("fail", f"{why} {number(expected)}")
 
 # %% ../nbs/reference/14_data_checks.ipynb #bc5c37b8
 def _apart(case: Case) -> Finding | None:

@@ -268,6 +268,7 @@ def _digit(ink: np.ndarray, clear: float) -> tuple[np.ndarray, float]:
 
 _SOLID = "one solid shape and no stroke: crop it to one digit"
 _BLANK = "the page is blank: write darker, or come nearer"
+_EVEN = 0.05  # the range of grey values on a page that is blank
 
 # %% ../nbs/reference/01_photo.ipynb #dfcbae03
 def _fitted(ink: np.ndarray, mask: np.ndarray, stroke: float) -> np.ndarray:
@@ -305,7 +306,7 @@ def _is_sheet(mask: np.ndarray) -> bool:
 
 def _in_form(dark: np.ndarray, clear: float) -> np.ndarray:
     """The digit in grey values, dark on light, as MNIST has it: float32 [28, 28]."""
-    from scipy.ndimage import binary_erosion, binary_fill_holes, gaussian_filter
+    from scipy.ndimage import binary_erosion, binary_fill_holes, gaussian_filter, maximum_filter
 
     if max(dark.shape) > 64:
         dark = gaussian_filter(dark, max(dark.shape) / 400)
@@ -315,12 +316,16 @@ def _in_form(dark: np.ndarray, clear: float) -> np.ndarray:
     mask, stroke = _digit(ink, clear)
     if _is_sheet(mask):  # light paper on a dark table: read what is on it
         sheet = binary_erosion(binary_fill_holes(mask), iterations=1 + max(mask.shape) // 64)
-        return _in_form(np.where(sheet, 1 - dark, np.median(1 - dark[sheet])), clear)
-    holes = binary_fill_holes(mask) & ~mask
-    if holes.any():  # of a solid shape only the rim is ink, and what it encloses is as dark
-        rim, paper = np.median(dark[mask]), np.median(dark[mask] / (1.001 - ink[mask]))
-        if np.median(dark[holes]) - rim < 0.3 * (paper - rim) and holes.sum() > 0.3 * mask.sum():
+        on_it = np.where(sheet, 1 - dark, np.median(1 - dark[sheet]))
+        if np.ptp(on_it) < _EVEN:
             raise ValueError(_SOLID)
+        return _in_form(on_it, clear)
+    near = 2 * max(2, round(stroke / 5)) + 1
+    beside = maximum_filter(mask, near) & ~maximum_filter(mask, 3)
+    rim, paper = np.median(dark[mask]), np.median(dark[mask] / (1.001 - ink[mask]))
+    alike = dark[beside] - rim < 0.3 * (paper - rim)
+    if alike.any() and alike.mean() > 0.3:  # the rim of an area that is dark on its other side too
+        raise ValueError(_SOLID)
     return _fitted(ink, mask, stroke)
 
 # %% ../nbs/reference/01_photo.ipynb #86d8b3ee
@@ -335,7 +340,7 @@ def read_digit(picture: Any) -> Tensor:
     name = str(picture) if isinstance(picture, (str, Path)) else "the picture"
     try:
         grey = _load(picture)
-        if float(np.ptp(grey)) < 0.05:
+        if np.ptp(grey) < _EVEN:
             raise ValueError(_BLANK)
         faults = []
         for dark, clear in zip(_darkness(grey), (2, 3)):

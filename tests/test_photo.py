@@ -84,9 +84,15 @@ def test_what_is_no_single_digit_is_refused(three, tmp_path):
     refused(generator.normal(230, 2, (300, 300)).astype(np.uint8), "the page is blank")
     refused(generator.random((300, 300)), "stands out")
     refused(generator.random((28, 28)), "stands out|no stroke")
-    disk = Image.new("L", (300, 300), 240)
-    ImageDraw.Draw(disk).ellipse((60, 60, 240, 240), 20)
-    refused(disk, "one solid shape and no stroke")
+    solids = [Image.new("L", (300, 300), 240) for _ in range(3)]
+    ImageDraw.Draw(solids[0]).ellipse((60, 60, 240, 240), 20)
+    ImageDraw.Draw(solids[1]).ellipse((30, 90, 270, 210), 20)
+    ImageDraw.Draw(solids[2]).polygon((60, 100, 240, 100, 150, 240), 20)
+    for solid in solids:
+        refused(solid, "one solid shape and no stroke")
+    rows, columns = np.mgrid[:300, :400]
+    for dark in rows < 150, columns < 200, rows + columns < 350, (rows < 150) & (columns < 200):  # half a page, a corner
+        refused(np.where(dark, 15, 240).astype(np.uint8), "one solid shape and no stroke")
 
 
 def test_pieces_dirt_lines_and_edges_are_no_reason_to_refuse(run, three):
