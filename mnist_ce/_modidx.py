@@ -120,6 +120,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'mnist_ce.case.answers': ('reference/case.html#answers', 'mnist_ce/case.py'),
                                'mnist_ce.case.batches_of': ('reference/case.html#batches_of', 'mnist_ce/case.py'),
                                'mnist_ce.case.columns_of': ('reference/case.html#columns_of', 'mnist_ce/case.py'),
+                               'mnist_ce.case.is_pair': ('reference/case.html#is_pair', 'mnist_ce/case.py'),
                                'mnist_ce.case.labels_in': ('reference/case.html#labels_in', 'mnist_ce/case.py'),
                                'mnist_ce.case.number': ('reference/case.html#number', 'mnist_ce/case.py'),
                                'mnist_ce.case.on_copies': ('reference/case.html#on_copies', 'mnist_ce/case.py'),

@@ -19,6 +19,7 @@ from mnist_ce.case import (
     Experiment,
     Finding,
     Unseen,
+    is_pair,
     labels_in,
     number,
     sample_of,
@@ -45,8 +46,8 @@ def _gathered(
     """The inputs of a model's calls and the targets of their batches; None where none fit."""
     xs, ys = [], []
     for f in forwards:
-        pair = isinstance(f.batch, (tuple, list)) and len(f.batch) == 2
-        if pair and f.model is model and f.x is not None and isinstance(f.batch[1], Tensor):
+        fits = is_pair(f.batch) and f.model is model and f.x is not None
+        if fits and isinstance(f.batch[1], Tensor):
             if len(f.batch[1]) == len(f.x):
                 xs.append(f.x.detach().cpu())
                 ys.append(f.batch[1].detach().cpu())
@@ -368,8 +369,7 @@ def _moved_in_step(case: Case) -> str:
     if case.seen is None:
         return ""
     for forward in case.seen.of(Forward):
-        pair = isinstance(forward.batch, (tuple, list)) and len(forward.batch) == 2
-        if not forward.grad or forward.x is None or not pair:
+        if not forward.grad or forward.x is None or not is_pair(forward.batch):
             continue
         (x, y), given = forward.batch, forward.x.detach().cpu()
         backs = [b for b in case.seen.of(Backward) if b.calls]

@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .case import Case, Check, Experiment, Finding, Misfit, Report, Unseen
+from .case import Case, Check, Experiment, Finding, Misfit, Report, Unseen, is_pair
 from .cures import before_and_after
 from .data_checks import OF_DATA
 from .loss_checks import COLUMNS, OF_LOSS, OF_MATCH, TRAPS, Proved
@@ -247,9 +247,8 @@ def examine(
 def _only(loaders: list[Any], seen: Seen) -> Any:
     """The loader, if there is one that gives pairs (inputs, targets)."""
     batches = [forward.batch for forward in seen.of(Forward) if forward.batch is not None]
-    pairs = all(isinstance(batch, (tuple, list)) and len(batch) == 2 for batch in batches)
     one = len(loaders) == 1 and not hasattr(loaders[0], "__next__")
-    return loaders[0] if one and pairs else None
+    return loaders[0] if one and all(map(is_pair, batches)) else None
 
 
 def _defaults_for(model: Any) -> Any:

@@ -20,6 +20,7 @@ from mnist_ce.case import (
     Unseen,
     answers,
     columns_of,
+    is_pair,
     labels_in,
     number,
     on_copies,
@@ -297,7 +298,7 @@ class _Validation:
 
     def _labels(self, args: Any, out: Tensor) -> Tensor | None:
         x, (_, batch) = first_tensor(args), self.seen._batch
-        if isinstance(batch, (tuple, list)) and len(batch) == 2 and len(batch[0]) == len(out):
+        if is_pair(batch) and len(batch[0]) == len(out):
             labels = labels_in(batch[1])
             if labels is not None and labels.max() < max(self.columns, 2):
                 return labels
