@@ -323,7 +323,7 @@ def _in_form(dark: np.ndarray, clear: float) -> np.ndarray:
     near = 2 * max(2, round(stroke / 5)) + 1
     beside = maximum_filter(mask, near) & ~maximum_filter(mask, 3)
     rim, paper = np.median(dark[mask]), np.median(dark[mask] / (1.001 - ink[mask]))
-    alike = dark[beside] - rim < 0.3 * (paper - rim)
+    alike = dark[beside] - rim < 0.1 * (paper - rim)
     if alike.any() and alike.mean() > 0.3:  # the rim of an area that is dark on its other side too
         raise ValueError(_SOLID)
     return _fitted(ink, mask, stroke)
