@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Call', 'leaves', 'tensors_in', 'first_tensor', 'mapped', 'Tape', 'taken', 'made', 'is_weight', 'weights_in', 'behind',
-           'followed', 'Joint', 'joints', 'last_function', 'last_tensor', 'laid_out', 'each_place', 'met', 'replayed',
-           'View', 'Called', 'ByHand', 'scores_in', 'called', 'drawn']
+           'followed', 'Joint', 'joints', 'last_function', 'last_tensor', 'as_rows', 'laid_out', 'each_place', 'met',
+           'replayed', 'View', 'Called', 'ByHand', 'scores_in', 'called', 'drawn']
 
 # %% ../nbs/reference/08_calls.ipynb #ca110003
 import dataclasses
@@ -168,20 +168,26 @@ def last_tensor(calls: list[Call], tensor: Any) -> Any:
     return tensor
 
 # %% ../nbs/reference/08_calls.ipynb #599b9169
+def as_rows(scores: Tensor) -> Tensor:
+    """Scores of places in a text, [N, T, C], as [N·T, C]; of pixels, [N, C, H, W], as [N·H·W, C]."""
+    return scores.flatten(0, 1) if scores.ndim == 3 else scores.movedim(1, -1).flatten(0, -2)
+
+
 def laid_out(tensors: Iterable[Tensor], scores: Tensor) -> list[Tensor]:
-    """Those of some tensors that show scores [N, T, C] as [N·T, C], in their order."""
-    if scores.ndim != 3:
+    """Those of some tensors that show the scores of places or pixels as rows, in their order."""
+    if scores.ndim < 3:
         return []
-    flat = scores.detach().flatten(0, 1)
+    flat = as_rows(scores.detach())
     alike = lambda t: t.shape == flat.shape and torch.equal(t.detach().to(flat), flat)
     return [t for t in tensors if alike(t)]
 
 
 def each_place(scores: Tensor, y: Tensor) -> Tensor:
-    """Targets [N, T] of scores [N, T, C] or [N·T, C] as [N·T]; all others as they are."""
-    whole = y.ndim == 2 and y.shape[1] > 1 and not y.is_floating_point()
-    many = scores.shape[:-1] in (y.shape, (y.numel(),))
-    return y.flatten() if whole and many else y
+    """Targets of places or pixels, [N, T] or [N, H, W], a row for each; all others as they are."""
+    several = y.ndim > 1 and y.numel() > len(y) and not y.is_floating_point()
+    if not several or scores.ndim < 2 or len(y) != len(scores) and scores.ndim > 2:
+        return y
+    return y.flatten() if y.numel() == len(as_rows(scores)) else y
 
 
 # What marks or casts targets, before they meet the scores.
@@ -191,7 +197,7 @@ _MARKS = "eq ne gt ge lt le __eq__ __ne__ __gt__ __ge__ __lt__ __le__ one_hot to
 def met(calls: list[Call], scores: Tensor) -> Tensor | None:
     """The targets: the first tensor with a row for each of the scores' that is joined to them.
 
-    Scores [N, T, C] may be laid out as [N·T, C] before. What is 1 or 0 throughout, as in a GAN, is
+    Scores of places or pixels may be laid out as rows before. What is 1 or 0 throughout, as in a GAN, is
     none, nor are numbers of rows.
     """
     of_scores = {id(scores)}
@@ -358,7 +364,7 @@ def called(
 
     inside: the calls in it. calls: those that the loss was computed by. The scores are what the
     module returns of a row for each example, else where all that its weights made has met, else
-    what it returns of a row for each place in a text.
+    what it returns of places in a text, or of pixels.
     """
     rows = {path: t for path, t in leaves((args, kwargs)) if t.ndim}
     if not rows:
@@ -371,8 +377,10 @@ def called(
     last = lambda fit: max(fit, key=lambda k: order.get(id(returned[k]), -1), default=None)
     place = last([k for k, t in returned.items() if _is_scores(t, n)])
     scores = scores_in(inside, module.parameters(), n) if place is None else returned[place]
-    if scores is None:  # a text has scores of each place
+    if scores is None:  # a text has scores of each place, a picture of each pixel
         place = last([k for k, t in returned.items() if t.ndim in (2, 3) and not len(t) % n])
+        maps = [k for k, t in returned.items() if t.ndim == 4 and len(t) == n]
+        place = maps[0] if place is None and maps else place  # before those of auxiliary losses
         scores = None if place is None else returned[place]
     if scores is None or id(scores) not in wanted:
         return None

@@ -12,7 +12,6 @@ import copy
 import functools
 import html
 import itertools
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -32,11 +31,13 @@ from mnist_ce.scores import (
     guarded,
     name_of,
     readings,
+    stopwatch,
     told,
 )
 from mnist_ce.calls import (
     Call,
     View,
+    as_rows,
     each_place,
     laid_out,
     last_function,
@@ -333,12 +334,12 @@ def sample_of(
         parts: Iterable[Any] = (_rows(data, part, name) for part in rows.split(100))
     else:
         parts = batches_of(data, name)
-    xs, ys, end, seen = [], [], time.monotonic() + seconds, 0
+    xs, ys, since, seen = [], [], stopwatch(), 0
     for x, y in parts:
         xs.append(_plain(x, name))
         ys.append(_plain(y, name))
         seen += len(xs[-1])
-        if seen >= most or time.monotonic() > end:
+        if seen >= most or since() > seconds:
             break
     if not seen:
         raise Unseen(f"{name} is empty")
@@ -440,7 +441,7 @@ class Case:
     def __init__(self, seconds: float = 20.0, seen: Seen | None = None, **given: Any):
         self.given = {name: value for name, value in given.items() if value is not None}
         self.watched = seen
-        self.end = time.monotonic() + seconds
+        self.seconds, self.since = seconds, stopwatch()
         self._made: dict[Any, Any] = {}
 
     def once(self, make: Callable[..., Any], *arguments: Any) -> Any:
@@ -482,8 +483,13 @@ class Case:
         return self.model.tensors if self.several else [self.first[0]]
 
     @property
+    def left(self) -> float:
+        """The seconds that are left for experiments."""
+        return self.seconds - self.since()
+
+    @property
     def late(self) -> bool:
-        return time.monotonic() > self.end
+        return self.left < 0
 
     # The data.
     @functools.cached_property
@@ -498,11 +504,11 @@ class Case:
         name = "train" if self.has("train") else "valid"
         if not self.has(name):
             raise Unseen("there are no inputs: pass train=")
-        found, end = [], time.monotonic() + 3
+        found, since = [], stopwatch()
         for batch in itertools.islice(batches_of(self.get(name), name), 6):
             x, y = (_plain(part, name) for part in batch)
             found.append((x, y))
-            if time.monotonic() > end:
+            if since() > 3:
                 break
         if not found:
             raise Unseen(f"{name} is empty")
@@ -590,7 +596,7 @@ class Case:
     def first(self) -> tuple[Tensor, Tensor]:
         """The `given_batch`, with a row of targets for each row of the scores."""
         x, y = self.given_batch
-        if y.ndim == 2 and (self.has("model") or self.has("run")):
+        if y.ndim > 1 and (self.has("model") or self.has("run")):
             with contextlib.suppress(Unseen, Misfit):
                 y = each_place(self.trace[0], y)
         return x, y
@@ -613,7 +619,7 @@ class Case:
         if is_pair(batch) and isinstance(batch[1], Tensor):
             if out is None or not batch[1].ndim:
                 return None
-            counts = {len(out)} | ({out.shape[:2].numel()} if out.ndim == 3 else set())
+            counts = {len(out)} | ({len(as_rows(out))} if out.ndim > 2 else set())
             return batch[1] if len(each_place(out, batch[1])) in counts else None
         return forward.y
 
@@ -669,7 +675,7 @@ class Case:
 
     @property
     def places(self) -> int:
-        """How many targets belong to an input: 1, or the places of a text."""
+        """How many targets belong to an input: 1, or the places of a text or the pixels."""
         try:
             x, y = self.first
         except (Unseen, Misfit):
@@ -677,14 +683,14 @@ class Case:
         return len(y) // max(1, len(x))
 
     def in_rows(self, out: Tensor) -> Tensor:
-        """What the model gives as scores [n, C]: of each example, or of each place in a text."""
+        """What the model gives as scores [n, C]: of each example, or of each place or pixel."""
         if out.ndim == 1:
             return out.view(-1, 1)
-        if out.ndim == 3 and out.shape[1] == self.places > 1:
-            return out.flatten(0, 1)
+        if out.ndim > 2 and len(as_rows(out)) == len(out) * self.places > len(out):
+            return as_rows(out)
         if out.ndim != 2:
             given = f"the model gives {list(out.shape)} for {len(self.first[0])} inputs"
-            raise Unseen(f"{given}: only scores [N, C] or [N, T, C] can be examined")
+            raise Unseen(f"{given}: only [N, C], [N, T, C] or [N, C, H, W] can be examined")
         return out
 
     @functools.cached_property
@@ -737,15 +743,19 @@ class Case:
         scores = [*laid_out(used, forward.out), forward.out][0]
         if scores.ndim == 2:
             y = each_place(scores, y)
-        same = [t for t in used if t.shape == y.shape and t.dtype == y.dtype and torch.equal(t, y)]
+        fits = lambda t: t.shape == y.shape or scores.ndim > 3  # masks lose a dimension on the way
+        alike = lambda t: t.dtype == y.dtype and torch.equal(t.flatten(), y.flatten())
+        same = [t for t in used if fits(t) and alike(t)]
         target = [*same, y][0]  # the one met, else the first
         found = replayed(backward.calls, [scores, target], backward.root)
         if found is None:
             return None
         loss = found
-        if scores.ndim == 3:  # each place as a text of its own
-            loss = lambda z, y: found(z.unsqueeze(1), y.unsqueeze(1))
-            scores, target = scores.flatten(0, 1), target.flatten()
+        if scores.ndim > 2:  # each place as a text of its own, each pixel as a picture
+            form = [1, -1] if scores.ndim == 3 else [-1] + [1] * (scores.ndim - 2)
+            of_y = [1] * (target.ndim - 1)
+            loss = lambda z, y: found(z.reshape(len(z), *form), y.reshape(len(y), *of_y))
+            scores, target = as_rows(scores), target.flatten()
         with contextlib.suppress(Exception):
             n = max(2, len(scores) // 2)
             if loss(scores.detach()[:n], target[:n]).isfinite().all():

@@ -6,7 +6,6 @@
 __all__ = ['CURES', 'Loop', 'without', 'before_and_after']
 
 # %% ../nbs/reference/16_cures.ipynb #04235c85
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from .case import Case, Unseen
 from .loss_checks import SQUASH, climbs, squashes
+from .scores import stopwatch
 from .watching import rate_of, undisturbed
 
 # %% ../nbs/reference/16_cures.ipynb #b82dbe58
@@ -62,7 +62,7 @@ def _right_after(loop: Loop, steps: int, step: Any, targets: Tensor) -> int:
 
     step: the user's own, with targets as he has them; None for the plain one.
     """
-    end = time.monotonic() + 1
+    since = stopwatch()
     for _ in range(steps):
         torch.default_generator.manual_seed(0)
         if step is not None:
@@ -71,7 +71,7 @@ def _right_after(loop: Loop, steps: int, step: Any, targets: Tensor) -> int:
             loop.optimizer.zero_grad()
             loop.loss(loop.model(loop.x.clone())).backward()
             loop.optimizer.step()
-        if time.monotonic() > end:
+        if since() > 1:
             raise Unseen("one step takes too long to try a cure")
     with torch.no_grad():
         z = loop.model(loop.x.clone()).cpu()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from .calls import first_tensor
+from .calls import first_tensor, taken
 from mnist_ce.case import (
     Case,
     Experiment,
@@ -299,6 +299,9 @@ def _sorted(case: Case) -> Finding | None:
 
 # %% ../nbs/reference/14_data_checks.ipynb #bc5c37b8
 def _apart(case: Case) -> Finding | None:
+    scrambled = _scrambled(case)
+    if scrambled:
+        return Finding("fail", scrambled, "scores.permute(0, 2, 3, 1).reshape(-1, C)")
     turned = _turned(case)
     if turned:
         return Finding("fail", turned, "scores.transpose(0, 1), or batch_first=True")
@@ -345,6 +348,22 @@ def _apart(case: Case) -> Finding | None:
             )
             return Finding("warn", why)
     return None
+
+
+def _scrambled(case: Case) -> str:
+    """Whether scores of pixels [N, C, H, W] are laid out as rows of C numbers by a reshape alone."""
+    if case.seen is None:
+        return ""
+    maps = [f.out for f in case.seen.of(Forward) if f.grad and f.out is not None]
+    for call in (call for back in case.seen.of(Backward) for call in back.calls):
+        of = next((t for t in taken(call) if any(t is z for z in maps)), None)
+        if call.function.__name__ not in ("reshape", "view") or of is None or of.ndim < 4:
+            continue
+        c, rows = of.shape[1], call.out
+        if c > 1 and rows.ndim == 2 and rows.shape[1] == c and len(rows) == of.numel() // c:
+            given, made = list(of.shape), list(rows.shape)
+            return f"scores {given} become {made} by {call.function.__name__} alone, which mixes pixels"
+    return ""
 
 
 def _turned(case: Case) -> str:

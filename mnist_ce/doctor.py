@@ -38,7 +38,7 @@ from .loss_checks import COLUMNS, OF_LOSS, OF_MATCH, TRAPS, Proved
 from .metric_checks import OF_METRIC
 from .model_checks import OF_MODEL
 from .results import default_device, own_settings, write_file
-from .scores import told
+from .scores import stopwatch, told
 from .step_checks import OF_STEP
 from .watching import Backward, Forward, Seen, undisturbed, watch
 
@@ -105,7 +105,7 @@ def _made(experiment: Experiment, case: Case) -> Finding | None:
     with undisturbed():
         torch.default_generator.manual_seed(0)  # the same report each time
         try:
-            with _within(max(2, case.end - time.monotonic() + 2)):
+            with _within(max(2, case.left + 2)):
                 return experiment.run(case)
         except Proved as proof:
             return proof.finding
@@ -121,17 +121,20 @@ def _made(experiment: Experiment, case: Case) -> Finding | None:
 
 @contextlib.contextmanager
 def _within(seconds: float) -> Iterator[None]:
-    """A TimeoutError after so long, where signals reach: in the main thread, not on Windows."""
+    """A TimeoutError after so much work, where signals reach: in the main thread, not on Windows."""
     main = threading.current_thread() is threading.main_thread()
     if not main or not hasattr(signal, "SIGALRM"):
         yield
         return
 
+    since = stopwatch()
+
     def stop(*_: Any) -> None:
-        raise TimeoutError(f"no answer after {seconds:.0f} s")
+        if since() > seconds:
+            raise TimeoutError(f"no answer after {seconds:.0f} s")
 
     before = signal.signal(signal.SIGALRM, stop)
-    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)
     try:
         yield
     finally:
@@ -190,7 +193,8 @@ def examine(
     of a validation, to a number. columns: C, where it is known; 1 is two classes in one column.
 
     What a stranger's function raises or prints is no error of this one. Weights, the optimizer,
-    modes and random states are put back as they were. Takes at most about 20 seconds. Raises
+    modes and random states are put back as they were. Takes about 20 seconds at most, beside busy
+    programs up to a minute. Raises
     TypeError for what is no function, ValueError for nothing to examine and for columns below 1.
     """
     given = dict(

@@ -275,7 +275,7 @@ def squashes(it: Subject) -> tuple[str, str]:
         if given is None or id(given) not in known:
             continue
         name = call.function.__name__.rstrip("_")
-        if name in NORMALISE and (first or name != "softmax"):
+        if name in NORMALISE and (first or name != "softmax") or name == first == "sigmoid":
             return first, name
         if name in SQUASH and not first:
             first = name
@@ -285,7 +285,8 @@ def squashes(it: Subject) -> tuple[str, str]:
 
 def _meets(first: str, second: str) -> bool:
     """Whether a sigmoid comes before another one: before a softmax it is a squash like others."""
-    return first != "sigmoid" or second in ("binary_cross_entropy_with_logits", "logsigmoid")
+    of_one = "sigmoid", "binary_cross_entropy_with_logits", "logsigmoid"
+    return first != "sigmoid" or second in of_one
 
 
 def _limits(it: Subject) -> tuple[float, float, float]:
@@ -645,7 +646,8 @@ def _fed_to(case: Case) -> str:
             return ""
     for call in seen.calls:
         name, given = call.function.__name__, first_tensor((call.args, call.kwargs))
-        if name in NORMALISE and (given is out or last_tensor(seen.calls, given) is out):
+        again = name in NORMALISE or name == case.ending == "sigmoid"
+        if again and (given is out or last_tensor(seen.calls, given) is out):
             return name
     return ""
 
@@ -714,7 +716,20 @@ def _no_logarithms(case: Case) -> Finding | None:
         off = float((given.exp().sum(1) - 1).abs().max())
         if given is not scores and off > 1e-3:
             return Finding("fail", f"{name} gets {shown(given[0])}, whose exp do not sum to 1", fix)
-    return None
+    return _bottomless(it)
+
+
+def _bottomless(it: Subject) -> Finding | None:
+    """A loss of raw scores that falls without end, as the book's does without its sigmoid."""
+    if it.kind != "logits" or it.reading.direction != "falls":
+        return None
+    labels = [label for label in it.labels if label not in it.reading.dead]
+    lows = [float(it.mean(*it.answers(labels, size))) for size in (40, 80, 160)]
+    if not lows[2] < 1.5 * lows[1] < 2 * lows[0] < 0:
+        return None
+    why = f"right answers by 40 and by 160 cost {number(lows[0])} and {number(lows[2])} (limit 0): "
+    fix = "squash them first, scores.sigmoid() or softmax(1), as a loss of probabilities expects"
+    return Finding("warn", f"{why}the surer, the less, without end", fix)
 
 
 def _nll_input(case: Case) -> Finding | None:
@@ -732,10 +747,11 @@ def _nll_input(case: Case) -> Finding | None:
     if it.kind == "probabilities" and (z.min() < 0 or z.max() > 1):
         fix = "end the model with softmax or sigmoid, or take a loss of raw scores"
         try:
+            far = it.mean(*it.answers(list(it.labels), 10, -9))
             value = it.mean(z, torch.arange(len(z)) % max(2, z.shape[1]))
-            if value.isfinite() and value >= 0:
+            if value.isfinite() and value >= 0 <= far:
                 return None  # least squares
-            what = f"is {number(value)}"
+            what = f"is {number(value)}" if value < 0 else f"falls to {number(far)} for scores of 10"
         except Exception as error:  # it refuses them
             what = f"raises {told(error)}"
         return Finding("fail", f"the loss takes probabilities, {span}: it {what}", fix)

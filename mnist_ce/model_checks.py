@@ -178,6 +178,8 @@ def _no_gradient(case: Case) -> Finding | None:
     if not case.trace[0].requires_grad:
         return Finding("fail", "the model's output carries no gradient", fix)
     called = {id(p) for layer in case.trace[1] for p in layer.module.parameters(recurse=False)}
+    if case.seen is not None:
+        called -= case.seen.slopes  # they lead elsewhere, as to an auxiliary loss
     gradients = zip(case.weights, _gradients(case))
     cut = [p for p, g in gradients if p.requires_grad and g is None and id(p) in called]
     if not cut:

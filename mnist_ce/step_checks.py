@@ -393,12 +393,11 @@ def _bar(case: Case, start: float) -> float:
     if case.regression:
         return start
     it, y = (case.subject if case.has("loss") else None), case.labels
-    if it is None or y is None or it.kind != "logits" or it.reading.columns < 2:
-        return start
-    if int(y.max()) >= it.reading.columns:
+    if it is None or y is None or it.kind != "logits" or int(y.max()) >= max(2, it.reading.columns):
         return start
     shares = torch.bincount(y, minlength=it.reading.columns).float() / len(y)
-    constant = float(it.mean(shares.clamp(min=1e-3).log().expand(len(y), -1), y))
+    same = [shares.clamp(min=1e-3).log()] if it.reading.columns > 1 else torch.linspace(-40, 40, 41)
+    constant = min(float(it.mean(scores.expand(len(y), it.reading.columns), y)) for scores in same)
     return min(start, constant) if constant > 0 and start > 0 else start
 
 
@@ -458,8 +457,9 @@ def _stuck(case: Case) -> Finding | None:
 
 def _too_small(case: Case) -> Finding | None:
     rates = _rates(case)
-    if len(rates) > 5 and rates[-1] < 0.1 * rates[0]:
-        why = f"the rate falls from {number(rates[0])} to {number(rates[-1])} in {len(rates)} steps"
+    top = max(rates, default=0.0)  # not the first, which is 0 where a warm-up begins
+    if len(rates) > 5 and rates[-1] < 0.1 * top:
+        why = f"the rate falls from {number(top)} to {number(rates[-1])} in {len(rates)} steps"
         return Finding("fail", why, "scheduler.step() once an epoch, not in each batch")
     rate, own = _rate(case), _at(case, 1)
     if len(own) < 20 or not all(abs(value) < 1e30 for value in own):

@@ -149,6 +149,7 @@ class Seen:
         self._reached: dict[int, Tensor] = {}  # those that a loss was computed by
         self._sums: list[float] = []
         self.trained: set[tuple[int, bool]] = set()  # models that were sent backward, in which mode
+        self.slopes: set[int] = set()  # the ids of parameters that had a gradient at some step
         self._used: set[int] = set()  # parameters whose gradient a step has used
         self._tainted: set[int] = set()  # and that held it still when the next was added
         self._views: dict[int, Called] = {}  # by the id of the module
@@ -324,6 +325,7 @@ class Seen:
         own = {id(p) for p in held if p.grad is not None and bool(p.grad.any())}
         self.events.append(Update(optimizer, rate_of(optimizer), not own, len(own & self._tainted)))
         self._used |= own
+        self.slopes |= own
 
     def _note(self, weights: Any) -> None:
         if not self.full:
