@@ -169,7 +169,7 @@ def last_tensor(calls: list[Call], tensor: Any) -> Any:
 
 # %% ../nbs/reference/08_calls.ipynb #599b9169
 def as_rows(scores: Tensor) -> Tensor:
-    """Scores of places in a text, [N, T, C], as [N·T, C]; of pixels, [N, C, H, W], as [N·H·W, C]."""
+    """Scores of places in a text, [N, T, C], or of pixels, [N, C, H, W], as rows of C."""
     return scores.flatten(0, 1) if scores.ndim == 3 else scores.movedim(1, -1).flatten(0, -2)
 
 
@@ -197,8 +197,8 @@ _MARKS = "eq ne gt ge lt le __eq__ __ne__ __gt__ __ge__ __lt__ __le__ one_hot to
 def met(calls: list[Call], scores: Tensor) -> Tensor | None:
     """The targets: the first tensor with a row for each of the scores' that is joined to them.
 
-    Scores of places or pixels may be laid out as rows before. What is 1 or 0 throughout, as in a GAN, is
-    none, nor are numbers of rows.
+    Scores of places or pixels may be laid out as rows before. What is 1 or 0 throughout, as in a
+    GAN, is none, nor are numbers of rows.
     """
     of_scores = {id(scores)}
     alike = "ones", "zeros", "full", "ones_like", "zeros_like", "full_like"
@@ -230,13 +230,14 @@ def replayed(
 ) -> Callable[..., Tensor] | None:
     """The function of `inputs` that `calls` computed `root` by; None if it was not so.
 
-    What was computed of `weights` alone is computed again, too.
+    What was computed of `weights` alone is computed again, too; so is all, where inputs are none.
     """
     end = max((k for k, call in enumerate(calls) if any(t is root for t in made(call))), default=-1)
     calls = calls[: end + 1]
-    known, own, n = set(map(id, (*inputs, *weights))), [], len(inputs[0])
+    known, own = set(map(id, (*inputs, *weights))), []
+    n = len(inputs[0]) if inputs else None
     given = {id(t) for t in inputs}
-    begun = not any(call.out is inputs[0] for call in calls)
+    begun = not any(call.out is inputs[0] for call in calls if inputs)
     for call in calls:
         if isinstance(call.out, Tensor) and id(call.out) in given:
             begun = begun or call.out is inputs[0]
@@ -251,7 +252,7 @@ def replayed(
         return None
 
     def run(*instead: Tensor) -> Tensor:
-        values, m = dict(zip(map(id, inputs), instead)), len(instead[0])
+        values, m = dict(zip(map(id, inputs), instead)), len(instead[0]) if instead else None
 
         def now(part: Any) -> Any:
             if isinstance(part, Tensor):

@@ -38,11 +38,13 @@ from mnist_ce.calls import (
     Call,
     View,
     as_rows,
+    behind,
     each_place,
     laid_out,
     last_function,
     replayed,
     taken,
+    weights_in,
 )
 from mnist_ce.watching import (
     Backward,
@@ -109,6 +111,12 @@ class Report(Table):
         told = lambda check: check.cause not in known and not check.why.startswith("see ")
         return [check for check in self.skipped if told(check)]
 
+    @property
+    def waiting(self) -> list[Check]:
+        """What can be looked for only when another finding is cured."""
+        known = {c.cause for c in self if c.status != "skip" or c.follows}
+        return [c for c in self.skipped if c.cause not in known and c.why.startswith("see ")]
+
     def _lines(self) -> Iterator[tuple[str, str, str]]:
         """Rows of status, cause and text; what passed shares one row."""
         for check in self.failed + self.warned:
@@ -121,7 +129,7 @@ class Report(Table):
                 if other.follows == check.cause:
                     yield "", f"  so {other.cause}", other.why
         alike: dict[tuple[str, str], list[str]] = {}
-        for check in self.unseen:
+        for check in self.waiting + self.unseen:
             alike.setdefault((check.why, check.fix), []).append(check.cause)
         for (why, fix), causes in alike.items():
             yield "skip", "", ", ".join(dict.fromkeys(causes))
@@ -457,6 +465,8 @@ class Case:
             return self.watched is not None or "step" in self.given and self.has("train")
         if name == "loss":
             return "loss" in self.given or self.has("run")
+        if name == "losses":
+            return self.has("train") or self.again is not None
         if name in ("model", "optimizer") and self.watched is not None:
             found = self.watched.model if name == "model" else self.watched.optimizers
             return name in self.given or bool(found)
@@ -748,7 +758,8 @@ class Case:
         same = [t for t in used if fits(t) and alike(t)]
         target = [*same, y][0]  # the one met, else the first
         found = replayed(backward.calls, [scores, target], backward.root)
-        if found is None:
+        whole = scores.ndim > 3 and each_place(scores, target) is target  # a picture for a picture
+        if found is None or whole:
             return None
         loss = found
         if scores.ndim > 2:  # each place as a text of its own, each pixel as a picture
@@ -761,6 +772,13 @@ class Case:
             if loss(scores.detach()[:n], target[:n]).isfinite().all():
                 return loss
         return None
+
+    @functools.cached_property
+    def again(self) -> Callable[[], Tensor] | None:
+        """The first number that a watched loop sent backward, at the weights as they are now."""
+        backs = [] if self.watched is None else self.watched.of(Backward)
+        calls = behind(backs[0].calls, backs[0].root) if backs else []
+        return replayed(calls, [], backs[0].root, weights_in(calls)) if calls else None
 
     @functools.cached_property
     def loss(self) -> Callable[[Tensor, Tensor], Any]:

@@ -1213,11 +1213,11 @@ def _colored(report: Any) -> str:
     shell_complete=lambda ctx, param, text: _LOSS.shell_complete(ctx, param, text),
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.option("--metric", metavar="NAME", help="Your metric; in a script its name is enough.")
+@click.option("--metric", metavar="NAME", help="Your metric; beside the loss its name is enough.")
 @click.option("--model", metavar="NAME", help="Your model.")
 @click.option("--train", metavar="NAME", help="Your training data: a loader, a data set.")
 @click.option("--valid", metavar="NAME",
-              help="Your validation data; in a script its name is enough.")  # fmt: skip
+              help="Your validation data, named as the metric is.")  # fmt: skip
 @click.option("--optimizer", metavar="NAME", help="Your optimizer.")
 @click.option("--step", metavar="NAME", help="All that your loop does with one batch.")
 @click.option("--validate", metavar="NAME", help="Your validation, which returns a number.")
@@ -1247,6 +1247,9 @@ def _doctor(target: str | None, arguments: tuple[str, ...], columns: int | None,
     """
     if not seconds >= 1:  # nan is in every range
         raise click.UsageError(f"--seconds {seconds} must be a number of at least 1")
+    module = target.rpartition(":")[0] if target is not None else ""
+    if module:  # what has no module of its own lies beside the loss
+        names = {k: f"{module}:{v}" if v and ":" not in v else v for k, v in names.items()}
     with _telling():
         if answer is not None:
             loss = None if target is None else _LOSS.convert(target, None, None)
@@ -1268,10 +1271,12 @@ def _doctor(target: str | None, arguments: tuple[str, ...], columns: int | None,
         _print_json([check._asdict() for check in report])
     else:
         _say(_colored(report))
-        causes, unseen = ({check.cause for check in part} for part in (report, report.unseen))
+        unknown = report.unseen + report.waiting
+        causes, unseen = ({check.cause for check in part} for part in (report, unknown))
         script = target is not None and target.endswith(".py")
         if (script or 2 * len(unseen) > len(causes)) and not quiet:
-            told = f"{len(causes) - len(unseen)} of {len(causes)} causes could be looked for"
+            told = "" if report.failed or report.warned else "no fault found: "
+            told += f"{len(causes) - len(unseen)} of {len(causes)} causes could be looked for"
             told += ", in the first steps of its first training" * script
             told += "; the SKIP lines say what is missing" * bool(unseen)
             told += f"; {_IN_PYTHON}" * script

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from .calls import first_tensor, taken
+from .calls import as_rows, first_tensor, taken
 from mnist_ce.case import (
     Case,
     Experiment,
@@ -158,7 +158,8 @@ class _Neighbors:
         x, y = case.sample if _blends(case) else case.once(_fed)
         self.x, labels = _rows(x), labels_in(y)
         if labels is None:
-            raise Unseen("the targets are no classes")
+            of_parts = "one target for each place or pixel: likeness of inputs tells nothing"
+            raise Unseen(of_parts if case.places > 1 else "the targets are no classes")
         if len(labels.unique()) < 2:
             raise Unseen(f"all {len(labels)} examples that were seen are of one class")
         if case.guessed:
@@ -247,7 +248,7 @@ def _scale(case: Case) -> Finding | None:
         return None
     real = x.double()
     why = f"{where} lie between {number(real.min())} and {number(real.max())}, mean "
-    why += f"{number(real.mean())}, sd {number(real.std())} (limits 0.02 and 5)"
+    why += f"{number(real.mean())}, sd {number(real.std())} (limits of sd: 0.02 and 5)"
     return Finding("warn", why)
 
 
@@ -351,7 +352,7 @@ def _apart(case: Case) -> Finding | None:
 
 
 def _scrambled(case: Case) -> str:
-    """Whether scores of pixels [N, C, H, W] are laid out as rows of C numbers by a reshape alone."""
+    """Whether scores of pixels [N, C, H, W] become rows of C numbers by a reshape alone."""
     if case.seen is None:
         return ""
     maps = [f.out for f in case.seen.of(Forward) if f.grad and f.out is not None]
@@ -362,7 +363,8 @@ def _scrambled(case: Case) -> str:
         c, rows = of.shape[1], call.out
         if c > 1 and rows.ndim == 2 and rows.shape[1] == c and len(rows) == of.numel() // c:
             given, made = list(of.shape), list(rows.shape)
-            return f"scores {given} become {made} by {call.function.__name__} alone, which mixes pixels"
+            how = f"by {call.function.__name__} alone, which mixes pixels"
+            return f"scores {given} become {made} {how}"
     return ""
 
 
@@ -471,6 +473,22 @@ def _split(case: Case) -> Finding | None:
     return None
 
 
+def _copied(case: Case) -> Finding | None:
+    """Targets of a text's places that are the words there: the answer is in the question."""
+    for forward in [] if case.seen is None else case.seen.of(Forward):
+        x, y, out = forward.x, forward.y, forward.out
+        if not forward.grad or x is None or y is None or out is None or x.is_floating_point():
+            continue
+        each = x.ndim == 2 and x.shape[1] > 1 and y.numel() == x.numel() == len(as_rows(out))
+        if each and any(torch.equal(t.flatten().to(y), y.flatten()) for t in (x, x.T)):
+            own = f"the inputs {list(x.shape)} themselves (limit 100%)"
+            fix = "shift them: inputs x[:, :-1], targets x[:, 1:]"
+            return Finding("warn", f"the targets {list(y.shape)} are {own}", fix)
+    if not case.has("valid"):
+        raise Unseen("pass valid=")
+    return None
+
+
 def _leak(case: Case) -> Finding | None:
     data, other = case.get("train"), case.get("valid")
     ours, theirs = (_whole(d, name) for d, name in ((data, "train"), (other, "valid")))
@@ -479,7 +497,8 @@ def _leak(case: Case) -> Finding | None:
     seen, count = _seen(ours, theirs)
     if not seen:
         return Finding("pass", f"{count} rows looked up among {len(ours)}")
-    return Finding("fail", f"{seen} of {count} validation rows are among {len(ours)} training rows")
+    why = f"{seen} of {count} validation rows looked up are among {len(ours)} training rows"
+    return Finding("fail", why)
 
 
 def _whole(data: Any, name: str) -> Tensor:
@@ -578,6 +597,7 @@ OF_DATA = [
                "nll-input broadcast metric-wrong raises"),
     Experiment("leak", "no example in both sets", "train valid", _leak,
                "validate on data that is not trained on"),
+    Experiment("leak", "no answer in the question", "run", _copied),
     Experiment("sorted", "batches of all classes", "train", _sorted,
                "DataLoader(…, shuffle=True)", "imbalance labels-apart split-differs"),
     Experiment("imbalance", "no class nearly always", "train", _imbalance,

@@ -68,7 +68,8 @@ def _examined(case: Case) -> list[Check]:
         lacking = [name for name in experiment.needs.split() if not case.has(name)]
         if lacking:
             name = "step" if lacking[0] == "run" and not case.has("step") else lacking[0]
-            missing.setdefault("train" if name == "run" else name, []).append(experiment.cause)
+            name = "train" if name in ("run", "losses") else name
+            missing.setdefault(name, []).append(experiment.cause)
             continue
         failed = [pair for pair in checks if pair[1].status == "fail"]
         known = next((c.cause for e, c in failed if experiment.cause in e.explains.split()), "")
@@ -112,7 +113,8 @@ def _made(experiment: Experiment, case: Case) -> Finding | None:
         except Misfit:
             return Finding("skip", "see columns")
         except Unseen as reason:
-            return Finding("skip", str(reason))
+            lacks = str(reason).startswith("pass ")
+            return Finding("skip", *(("", str(reason)) if lacks else (str(reason),)))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # whatever a stranger's code raises, sys.exit too
@@ -121,7 +123,7 @@ def _made(experiment: Experiment, case: Case) -> Finding | None:
 
 @contextlib.contextmanager
 def _within(seconds: float) -> Iterator[None]:
-    """A TimeoutError after so much work, where signals reach: in the main thread, not on Windows."""
+    """A TimeoutError after so much work, where signals reach: in the main thread, on no Windows."""
     main = threading.current_thread() is threading.main_thread()
     if not main or not hasattr(signal, "SIGALRM"):
         yield

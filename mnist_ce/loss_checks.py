@@ -7,6 +7,7 @@ __all__ = ['SQUASH', 'NORMALISE', 'PULLS', 'COLUMNS', 'OF_LOSS', 'TRAPS', 'OF_MA
            'mistaken']
 
 # %% ../nbs/reference/11_loss_checks.ipynb #6d0c7c9c
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -28,8 +29,8 @@ from mnist_ce.case import (
     shown,
 )
 from .scores import FORMS, as_kind, examples, readings, told
-from .calls import Call, first_tensor, last_tensor
-from .watching import watch
+from .calls import Call, behind, first_tensor, last_function, last_tensor
+from .watching import Backward, watch
 
 # %% ../nbs/reference/11_loss_checks.ipynb #ad79f162
 def _unreadable(case: Case) -> tuple[str, Finding]:
@@ -269,17 +270,21 @@ def _calls(it: Subject, scores: Tensor, labels: Tensor) -> list[Call]:
 def squashes(it: Subject) -> tuple[str, str]:
     """What a loss squashes its scores by, and by what it normalizes them after; or ""."""
     scores, labels = it.answers(list(it.labels), 1)
-    known, first = {id(scores)}, ""
+    raw, squashed, first = {id(scores)}, set(), ""  # type: set[int], set[int], str
     for call in _calls(it, scores, labels):
         given = first_tensor((call.args, call.kwargs))
-        if given is None or id(given) not in known:
+        after = id(given) in squashed
+        if given is None or not (after or id(given) in raw):
             continue
         name = call.function.__name__.rstrip("_")
-        if name in NORMALISE and (first or name != "softmax") or name == first == "sigmoid":
+        if after and (name in NORMALISE or name == first == "sigmoid"):
             return first, name
+        if name in NORMALISE and name != "softmax":
+            return "", name
+        own = {id(t) for t in (call.out if isinstance(call.out, tuple) else (call.out,))}
         if name in SQUASH and not first:
-            first = name
-        known.update(id(t) for t in (call.out if isinstance(call.out, tuple) else (call.out,)))
+            first, after = name, True
+        (squashed if after else raw).update(own)
     return first, ""
 
 
@@ -451,8 +456,9 @@ def _sums(case: Case) -> Finding | None:
     it = _of(case, "sum-for-mean")
     if it.reading.reduction != "sum":
         return None
-    if case.learns:
-        return Finding("pass", "note: it sums over the batch, and the learning rate suits that")
+    with contextlib.suppress(Unseen):  # whoever moves the weights himself divides there
+        if case.learns or case.by_hand:
+            return Finding("pass", "note: it sums over the batch, and the learning rate suits that")
     scores, labels = it.answers([it.alive] * 3, 0)
     once = it.raw(scores, labels)
     twice = it.raw(torch.cat([scores] * 2), torch.cat([labels] * 2))
@@ -519,7 +525,7 @@ def _could_broadcast(case: Case) -> Finding | None:
     a, b = (number(values.mean()) for values in found)
     write = "yb.view(-1, 1)" if "1]" in it.reading.form else "yb.view(-1)"
     why = f"{n} examples: {a} for targets [N], {b} for [N, 1], and no error"
-    return Finding("warn", why, f"hand it targets {it.reading.form}: {write}")
+    return Finding("warn", why, f"fine if yours are {it.reading.form}, else write {write}")
 
 
 def _hides_nan(case: Case) -> Finding | None:
@@ -613,7 +619,10 @@ def _columns(case: Case) -> Finding | None:
             if c > 1 and mistaken(every, c):
                 raise Unseen("see bad-data")
             why = f"a label is {outside[0]}, the model gives {columns_of(c)}"
-            return Finding("fail", why, "one column per class, or one for two classes")
+            fix = "one column per class, or one for two classes"
+            if len(every.unique()) == 2 == max(c, 2):
+                fix = f"number the labels 0 and 1: (y == {int(every.max())}).float()"
+            return Finding("fail", why, fix)
         labeled = not case.has("loss") or case.subject is not None
         if (
             labeled
@@ -679,6 +688,22 @@ def _twice_by_model(case: Case) -> Finding | None:
     if z.shape[1] == 1 and not case.ending and len(z) > 15:
         why = f"{span}, none outside 0 to 1, and a loss that takes raw scores"
         return Finding("warn", why, f"{fix}; fine if that is chance")
+    return None
+
+
+def _twice_in_step(case: Case) -> Finding | None:
+    """The same, seen in the calls of a step, also where its loss cannot be read."""
+    backs = [] if case.seen is None else case.seen.of(Backward)
+    calls = behind(backs[0].calls, backs[0].root) if backs else []
+    for call in calls:
+        name, given = call.function.__name__, first_tensor((call.args, call.kwargs))
+        first = "" if given is None or name == "logsumexp" else last_function(calls, given)
+        again = name in NORMALISE or name == first == "sigmoid"
+        if given is not None and again and first in ("softmax", "sigmoid") and _meets(first, name):
+            low, high = number(given.min()), number(given.max())
+            why = f"{first} made the outputs from {low} to {high}, and {name} in the loss "
+            fix = "give the loss the raw scores: no softmax or sigmoid at the end of the model"
+            return Finding("fail", f"{why}normalizes again", fix)
     return None
 
 
@@ -751,7 +776,7 @@ def _nll_input(case: Case) -> Finding | None:
             value = it.mean(z, torch.arange(len(z)) % max(2, z.shape[1]))
             if value.isfinite() and value >= 0 <= far:
                 return None  # least squares
-            what = f"is {number(value)}" if value < 0 else f"falls to {number(far)} for scores of 10"
+            what = f"is {number(value)}" if value < 0 else f"falls to {number(far)} for sure ones"
         except Exception as error:  # it refuses them
             what = f"raises {told(error)}"
         return Finding("fail", f"the loss takes probabilities, {span}: it {what}", fix)
@@ -796,6 +821,8 @@ OF_LOSS = [
 TRAPS = [Experiment("broadcast", "no trap for targets [N]", "loss", _could_broadcast)]
 OF_MATCH = [
     Experiment("softmax-twice", "softmax taken once", "loss model", _twice_by_model, "",
+               "bounded-scores weak-pull lr-small vanishing"),
+    Experiment("softmax-twice", "softmax taken once", "run", _twice_in_step, "",
                "bounded-scores weak-pull lr-small vanishing"),
     Experiment("bounded-scores", "raw scores", "loss model", _bounded_by_model, "",
                "weak-pull dead-class dead-units"),

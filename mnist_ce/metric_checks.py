@@ -105,7 +105,7 @@ class _Read:
         self.kind: Kind = it.kind if it else "logits"
         if case.scored and case.ending in _KINDS:  # what it is given
             self.kind = _KINDS[case.ending]
-        self.sure, self.why, self.reverse = it is not None, "", ""
+        self.sure, self.why, self.reverse, self.counts = it is not None, "", "", False
         self.metric: Whole | None = None
         self.failure: ValueError | None = None
         self.columns = 0
@@ -116,6 +116,9 @@ class _Read:
             except ValueError as error:
                 self.failure = self.failure or error
                 continue
+            share = Whole(self.name, lambda z, y: self.call(z, y) / len(z), read.form)
+            if seen and not _misjudges(share, c, self.kind):
+                read, seen, self.counts = share, "", True
             if self.metric is None or not seen:
                 self.metric, self.columns, self.why = read, c, seen
             if not seen:
@@ -161,8 +164,13 @@ def _wrong(case: Case) -> Finding | None:
             case.once(_many)
         except ValueError as error:  # it fails on some answers only
             return Finding("fail", str(error).split("\n")[0][:160], "it must score any answers")
+        if it.counts:
+            why = f"it counts: {it.columns + 1} right answers score {it.columns + 1} (limit 1)"
+            return Finding("warn", why, "divide by len(targets); fine where the loop does so")
         return Finding("pass", f"read as: {columns_of(it.columns)} of {it.kind}")
-    fix = axis or "compare scores.argmax(1) with targets [N], or scores > 0 of one column"
+    limit = 0.5 if it.kind == "probabilities" else 0
+    fix = f"compare scores.argmax(1) with targets [N], or scores > {limit} of one column"
+    fix = axis or fix
     if "err" in it.name.lower():
         rest = Whole(it.name, lambda z, y: 1 - it.call(z, y), it.metric.form)
         if not _misjudges(rest, it.columns, it.kind):

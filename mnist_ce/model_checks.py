@@ -509,7 +509,7 @@ OF_MODEL = [
     Experiment("affine", "a nonlinearity between layers", "model", _affine,
                "put nn.ReLU() between the layers"),
     Experiment("large-init", "starts at ignorance", "model loss train", _large,
-               "start with PyTorch's own initial weights; silence it with a loss near ln C",
+               "start with PyTorch's own initial weights; a sound start has a loss near ln C",
                "weak-pull lr-large vanishing"),
     Experiment("vanishing", "gradients arrive", "model", _vanishes,
                "ReLU for sigmoid, batch or layer norm, skip connections, fewer layers",

@@ -281,16 +281,18 @@ def _step_of(case: Case) -> Callable[[Tensor, Any], Any]:
     """The user's step, or the plain one with his loss, model and optimizer."""
     if case.get("step") is not None:
         return case.get("step")
-    model, optimizer, loss = case.model, case.optimizer, case.loss
+    model, optimizer = case.model, case.optimizer
     if not isinstance(model, nn.Module) or not isinstance(optimizer, torch.optim.Optimizer):
         raise Unseen("pass step=, or a module and a torch optimizer")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise Unseen("LBFGS chooses its own steps: it is not tried at other rates")
     rows = case.in_rows if case.scored else lambda out: out
+    loss = case.loss if case.again is None or case.in_step is not None else None
 
     def step(xb: Tensor, yb: Tensor) -> None:
         optimizer.zero_grad()
-        loss(rows(model(xb)), yb).mean().backward()
+        value = case.again() if loss is None else loss(rows(model(xb)), yb)  # type: ignore
+        value.mean().backward()
         optimizer.step()
 
     return step
@@ -309,7 +311,9 @@ def _losses(
     """
     step, rates = _step_of(case), []  # type: Any, list[tuple[Any, Any, Any]]
     given = case.get("step") is not None and case.watched is None
-    x, y = case.batches[0] if given else case.first
+    unread = case.in_step is None and case.again is not None
+    nothing = torch.zeros(0), torch.zeros(0)  # the batch is in the calls that are made again
+    x, y = case.batches[0] if given else nothing if unread else case.first
     if case.late:
         raise Unseen("there was no time left")
 
@@ -329,7 +333,7 @@ def _losses(
                 group["weight_decay"] = of_decay
 
     found: list[float] = []
-    with undisturbed(step, *case.parts), sent_backward() as sent:
+    with undisturbed(case.get("step"), case.get("loss"), *case.parts), sent_backward() as sent:
         if case.get("step") is None and isinstance(case.model, nn.Module):
             case.model.train()
         hooks = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
@@ -392,7 +396,9 @@ def _bar(case: Case, start: float) -> float:
     """The loss that says nothing was learned: of constant scores as good as any, or the start."""
     if case.regression:
         return start
-    it, y = (case.subject if case.has("loss") else None), case.labels
+    it, y = None, case.labels
+    with contextlib.suppress(Unseen):  # a loss of more than scores and targets
+        it = case.subject if case.has("loss") else None
     if it is None or y is None or it.kind != "logits" or int(y.max()) >= max(2, it.reading.columns):
         return start
     shares = torch.bincount(y, minlength=it.reading.columns).float() / len(y)
@@ -579,11 +585,11 @@ OF_STEP = [
     Experiment("weights-do-not-move", "weights move", "run", _still, "", "lr-small lr-large"),
     Experiment("wrong-mode", "train and eval modes", "model", _mode, "", "metric-wrong"),
     Experiment("sign", "the weights go downhill", "optimizer", _ascends, "", "lr-large"),
-    Experiment("weight-decay", "weights may grow", "model optimizer train", _decay, "",
+    Experiment("weight-decay", "weights may grow", "model optimizer losses", _decay, "",
                "lr-large lr-small"),
-    Experiment("lr-large", "the rate is not too large", "model optimizer train", _too_large, "",
+    Experiment("lr-large", "the rate is not too large", "model optimizer losses", _too_large, "",
                "dead-units"),
     Experiment("weak-pull", "wrong answers come back", "model loss", _stuck, "",
                "no-gradient dead-class"),
-    Experiment("lr-small", "the rate is not too small", "model optimizer train", _too_small),
+    Experiment("lr-small", "the rate is not too small", "model optimizer losses", _too_small),
 ]  # fmt: skip

@@ -1,0 +1,280 @@
+"""Trainings that are no scores [N, C] and one loss call: pixels, several heads, mixed losses, counts, schedules."""
+
+import random
+import time
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import named
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from mnist_ce.data import mnist_sample
+from mnist_ce.doctor import examine, watch
+from mnist_ce.scores import stopwatch
+
+SIDE = 12
+
+
+def pictures(count=96):
+    """Squares of two kinds on noise, [N, 3, 12, 12], and what lies at each pixel: 0, 1 or 2."""
+    generator = torch.Generator().manual_seed(0)
+    x = 0.2 * torch.randn(count, 3, SIDE, SIDE, generator=generator)
+    y = torch.zeros(count, SIDE, SIDE, dtype=torch.long)
+    places = torch.randint(SIDE - 4, (count, 2, 2), generator=generator)
+    for k, corners in enumerate(places.tolist()):
+        for kind, (top, left) in enumerate(corners, 1):
+            x[k, kind, top : top + 4, left : left + 4] += 1
+            y[k, top : top + 4, left : left + 4] = kind
+    return x, y
+
+
+class Heads(nn.Module):
+    """A network of pixels with an auxiliary head, whose scores come in a dict."""
+
+    def __init__(self, end=nn.Identity()):
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.head, self.aux, self.end = nn.Conv2d(8, 3, 1), nn.Conv2d(8, 3, 1), end
+
+    def forward(self, x):
+        low = self.stem(x).relu()
+        high = self.body(low).relu()
+        return dict(out=self.end(self.head(high)), aux=self.aux(low))
+
+
+def of_pixels(*end):
+    layers = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1), *end
+    return nn.Sequential(*layers)
+
+
+def seen_in(make, loss, lr=0.01, data=None, optimizer=torch.optim.Adam, schedule=None, epochs=2):
+    """What is seen of the usual loop over pictures, or over `data`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = make()
+        own = optimizer(model.parameters(), lr)
+        rate = schedule and torch.optim.lr_scheduler.LambdaLR(own, schedule)
+        with watch() as seen:
+            for _ in range(epochs):
+                for xb, yb in DataLoader(TensorDataset(*(data or pictures())), 16, shuffle=True):
+                    own.zero_grad()
+                    loss(model(xb), yb).backward()
+                    own.step()
+                    if rate:
+                        rate.step()
+    return seen
+
+
+def judged(report):
+    return {check.cause for check in report} - {check.cause for check in report.skipped}
+
+
+def as_rows(z, y):
+    return F.cross_entropy(z.permute(0, 2, 3, 1).reshape(-1, 3), y.reshape(-1))
+
+
+def with_the_aux(of, y):
+    return F.cross_entropy(of["out"], y, ignore_index=255) + 0.4 * F.cross_entropy(of["aux"], y)
+
+
+def with_overlap(z, y):
+    p, own = z.softmax(1), F.one_hot(y, 3).permute(0, 3, 1, 2)
+    overlap = 2 * (p * own).sum((-1, -2)) / (p + own).sum((-1, -2)).clamp(min=1e-6)
+    return F.cross_entropy(z, y) + 1 - overlap.mean()
+
+
+WELL = {"softmax-twice", "bounded-scores", "sign", "not-finite", "rows-mixed", "lr-large", "lr-small", "weak-pull"}
+
+
+@pytest.mark.parametrize("loss", [F.cross_entropy, as_rows, with_overlap])
+def test_scores_of_pixels_are_judged(loss):
+    report = examine(seen_in(of_pixels, loss))
+    assert report.causes == [] and WELL <= judged(report)
+
+
+def test_an_auxiliary_head_is_no_cut_graph():
+    report = examine(seen_in(Heads, with_the_aux))
+    assert report.causes == [] and "no-gradient" in judged(report)
+
+
+@pytest.mark.parametrize("make, loss, lr, cause", [
+    (lambda: of_pixels(nn.Softmax(1)), F.cross_entropy, 0.01, "softmax-twice"),
+    (lambda: Heads(nn.Softmax(1)), with_the_aux, 0.01, "softmax-twice"),
+    (lambda: of_pixels(nn.ReLU()), F.cross_entropy, 0.01, "bounded-scores"),
+    (lambda: of_pixels(nn.LogSoftmax(0)), F.nll_loss, 0.01, "nll-input"),
+    (of_pixels, lambda z, y: -F.cross_entropy(z, y), 0.01, "sign"),
+    (of_pixels, F.cross_entropy, 30.0, "lr-large"),
+    (of_pixels, F.cross_entropy, 1e-9, "lr-small"),
+], ids=named)  # fmt: skip
+def test_faults_of_pixels_are_named(make, loss, lr, cause):
+    assert examine(seen_in(make, loss, lr)).causes[:1] == [cause]
+
+
+def test_pixels_that_a_reshape_alone_makes_rows_of():
+    report = examine(seen_in(of_pixels, lambda z, y: F.cross_entropy(z.reshape(-1, 3), y.reshape(-1))))
+    (check,) = report.failed
+    assert check.cause == "labels-apart"
+    assert check.why == "scores [16, 3, 12, 12] become [2304, 3] by reshape alone, which mixes pixels"
+    assert check.fix == "scores.permute(0, 2, 3, 1).reshape(-1, C)"
+
+
+def test_a_sigmoid_before_the_loss_of_a_mask():
+    x, y = pictures()
+    data, mask = (x, (y > 0).float().unsqueeze(1)), lambda *end: lambda: nn.Sequential(nn.Conv2d(3, 1, 3, padding=1), *end)
+    assert examine(seen_in(mask(), F.binary_cross_entropy_with_logits, data=data)).causes == []
+    ill = examine(seen_in(mask(nn.Sigmoid()), F.binary_cross_entropy_with_logits, data=data))
+    assert ill.causes == ["softmax-twice"]
+
+
+# ---- A loss that cannot be read as one of scores and targets.
+
+
+def mixed(z, y):
+    """Mixup's: two losses of the same scores."""
+    return 0.95 * F.cross_entropy(z, y) + 0.05 * F.cross_entropy(z, y.flip(0))
+
+
+def of_digits(*end):
+    return lambda: nn.Sequential(nn.Linear(784, 30), nn.ReLU(), nn.Linear(30, 2), *end)
+
+
+def some_digits():
+    train, _ = mnist_sample()
+    return train.x[::60], train.y[::60, 0]
+
+
+@pytest.mark.parametrize("end, lr, causes", [
+    ((), 0.003, []), ((), 30.0, ["lr-large"]), ((), 1e-9, ["lr-small"]), ((nn.Softmax(1),), 0.003, ["softmax-twice"]),
+], ids=named)  # fmt: skip
+def test_a_loss_of_two_calls_is_done_again_as_it_was(end, lr, causes):
+    report = examine(seen_in(of_digits(*end), mixed, lr, some_digits()))
+    assert report.causes == causes
+    assert causes or {"lr-large", "lr-small", "weight-decay"} <= judged(report)
+
+
+def test_an_autoencoder_whose_rate_is_too_large():
+    x, _ = some_digits()
+    make = lambda: nn.Sequential(nn.Linear(784, 20), nn.ReLU(), nn.Linear(20, 784))
+    for lr, causes in (0.001, []), (30.0, ["lr-large"]):
+        assert examine(seen_in(make, F.mse_loss, lr, (x, x))).causes == causes
+
+
+# ---- The book's own loss, and what becomes of it.
+
+
+def bare(p, y):
+    """mnist_loss without its sigmoid."""
+    return torch.where(y == 1, 1 - p, p).mean()
+
+
+def book(p, y):
+    return bare(p.sigmoid(), y)
+
+
+def test_a_loss_that_has_no_floor_is_warned_of():
+    (check,) = [check for check in examine(bare) if check.cause == "nll-input"]
+    assert check.status == "warn" and "cost -39.5 and -159.5 (limit 0): the surer, the less, without end" in check.why
+    assert "nll-input" not in examine(book).causes
+    for sound in F.cross_entropy, F.binary_cross_entropy_with_logits, F.multi_margin_loss, lambda z, y: F.mse_loss(z, y):
+        assert "nll-input" not in examine(sound).causes
+
+
+def test_a_sigmoid_of_a_sigmoid():
+    assert examine(lambda p, y: book(p.sigmoid(), y)).causes[0] == "softmax-twice"
+    x, y = some_digits()
+    model = lambda: nn.Sequential(nn.Linear(784, 30), nn.ReLU(), nn.Linear(30, 1), nn.Sigmoid())
+    assert examine(seen_in(model, book, 0.003, (x, y.view(-1, 1)))).causes == ["softmax-twice"]
+
+
+def test_a_rate_at_which_one_column_answers_always_the_same_is_too_large():
+    x, y = some_digits()
+    model = lambda: nn.Sequential(nn.Linear(784, 30), nn.ReLU(), nn.Linear(30, 1))
+    report = examine(seen_in(model, book, 300.0, (x, y.view(-1, 1)), torch.optim.SGD))
+    assert report.causes == ["lr-large"]
+
+
+def test_labels_3_and_7_in_one_column():
+    x, y = some_digits()
+    seen = seen_in(lambda: nn.Linear(784, 1), book, data=(x, 3 + 4 * y.view(-1, 1)))
+    (check,) = examine(seen).failed
+    assert check.cause == "columns" and check.fix == "number the labels 0 and 1: (y == 7).float()"
+
+
+# ---- Counts, sums, schedules, words.
+
+
+def test_a_metric_that_counts_is_only_warned_of():
+    count = lambda z, y: float((z.argmax(1) == y).sum())
+    report = examine(F.cross_entropy, count, columns=3)
+    (check,) = report.warned
+    assert report.failed == [] and check.why == "it counts: 4 right answers score 4 (limit 1)"
+    assert check.fix == "divide by len(targets); fine where the loop does so"
+    assert "metric-wrong" in examine(F.cross_entropy, lambda z, y: float((z.argmin(1) == y).sum()), columns=3).causes
+
+
+def test_a_sum_that_the_step_by_hand_divides_is_no_fault():
+    x, y = some_digits()
+    weights = torch.zeros(784, 2).requires_grad_()
+    with watch() as seen:
+        for xb, yb in DataLoader(TensorDataset(x, y), 32, shuffle=True):
+            F.cross_entropy(xb @ weights, yb, reduction="sum").backward()
+            weights.data -= 0.1 * weights.grad / len(xb)
+            weights.grad.zero_()
+    assert examine(seen).causes == []
+
+
+@pytest.mark.parametrize("schedule, said", [
+    (lambda k: [0.0, 1.0, 0.5, 0.0][min(k, 3)], "the rate falls from 0.01 to 0 in 8 steps"),
+    (lambda k: 0.7**k, "the rate falls from 0.01 to 0.0008235 in 8 steps"),
+], ids=["to 0 after a warm-up", "an epoch's factor in each batch"])  # fmt: skip
+def test_a_rate_that_falls_in_a_few_steps_is_named(schedule, said):
+    report = examine(seen_in(of_digits(), F.cross_entropy, data=some_digits(), schedule=schedule))
+    assert [(check.cause, check.why) for check in report.failed] == [("lr-small", said)]
+
+
+def test_words_that_are_their_own_targets():
+    words = torch.randint(9, (64, 6), generator=torch.Generator().manual_seed(0))
+    make = lambda: nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 9))
+    loss = lambda z, y: F.cross_entropy(z.flatten(0, 1), y.flatten())
+    (check,) = examine(seen_in(make, loss, data=(words, words))).warned
+    assert check.cause == "leak" and check.fix == "shift them: inputs x[:, :-1], targets x[:, 1:]"
+    assert check.why == "the targets [96] are the inputs [16, 6] themselves (limit 100%)"
+    assert examine(seen_in(make, loss, data=(words, words.roll(1, 1)))).causes == []
+
+
+def test_a_cure_is_not_shown_by_a_batch_of_one_class():
+    x, y = some_digits()
+    logs = lambda z, y: -z.softmax(1).log().gather(1, y.view(-1, 1)).mean()
+    for data, shown in ((x, y), True), ((x[y == 1], y[y == 1]), False):
+        report = examine(seen_in(of_digits(), logs, 1e3, data, torch.optim.SGD))
+        assert "not-finite" in report.causes
+        assert any(check.cured and "right" in check.cured for check in report.failed) == shown
+
+
+def test_what_waits_for_a_cure_is_told():
+    x, y = some_digits()
+    model = of_digits()()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with watch() as seen:
+        for xb, yb in DataLoader(TensorDataset(x, y), 16):
+            F.cross_entropy(model(xb), yb).backward()
+            optimizer.step()
+    report = examine(seen)
+    assert report.causes[0] == "gradients-accumulate"
+    assert [check.cause for check in report.waiting] == ["lr-large", "lr-small"]
+    lines = str(report).splitlines()
+    (row,) = [k for k, line in enumerate(lines) if "lr-large, lr-small" in line]
+    assert lines[row].startswith("- SKIP") and lines[row + 1].strip() == "see gradients-accumulate"
+
+
+def test_time_that_others_take_is_no_work():
+    since, began = stopwatch(), time.monotonic()
+    time.sleep(0.3)
+    asleep, passed = since(), time.monotonic() - began
+    assert passed / 3 - 0.05 <= asleep < 0.2 < passed
+    since, worked = stopwatch(), time.thread_time()
+    while time.thread_time() - worked < 0.1:
+        random.random()
+    assert since() >= 0.1
