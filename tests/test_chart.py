@@ -244,7 +244,7 @@ def unlike_scaling(p):
     p.change(valid=Digits(x=255 * valid.x, y=valid.y, classes=valid.classes))
 
 
-@planted("validation in train mode: dropout still drops")
+@planted("validation in train mode: dropout, if there is any, still drops")
 def train_mode(p):
     p.evaluates = False
 
