@@ -1138,19 +1138,22 @@ class _Examining(click.Command):
         return super().parse_args(ctx, args)
 
 
-def _examined(target: str, arguments: tuple[str, ...], seconds: float, names: Any) -> Any:
+def _examined(
+    target: str, arguments: tuple[str, ...], seconds: float, training: int, names: Any
+) -> Any:
     """The doctor's report on a script."""
     if not Path(target).is_file():
         folder = Path(target).is_dir()
         found = "this is a folder, and no script" if folder else "there is no such script"
         raise click.UsageError(f"{target}: {found}")
-    named = {name: names[name] or "" for name in ("metric", "valid")}
+    named: Any = {name: names[name] or "" for name in ("metric", "valid")}
     useless = [f"--{name}" for name, value in names.items() if value and name not in named]
     if useless:
         told = f"a script brings its own: leave out {', '.join(useless)}"
         raise click.UsageError(f"{told}; {_IN_PYTHON}")
     try:
-        return doctor.examine_script(target, *arguments, seconds=seconds, **named)
+        named.update(seconds=seconds, training=training)
+        return doctor.examine_script(target, *arguments, **named)
     except ValueError as error:  # it trained nothing
         told = str(error)
         if "usage:" in told and not arguments:
@@ -1229,11 +1232,15 @@ def _colored(report: Any) -> str:
     "--seconds", type=click.FloatRange(min=1, max=86_400), default=60,
     help="How long a script or your functions may run.",
 )
+@click.option(
+    "--training", type=_Count(min=1, max=100), default=1,
+    help="Which training of a script, each with its optimizer; those before it run whole.",
+)
 @click.option("--answer", type=click.Path(path_type=Path), hidden=True)
 @_json_option
 @click.option("--quiet", is_flag=True, help="Print nothing: the exit code tells.")
 def _doctor(target: str | None, arguments: tuple[str, ...], columns: int | None, seconds: float,
-            answer: Path | None, as_json: bool, quiet: bool, **names: Any) -> None:  # fmt: skip
+            training: int, answer: Path | None, as_json: bool, quiet: bool, **names: Any) -> None:  # fmt: skip
     """Examine your own training: why does it not learn?
 
     TARGET is a training script, or a loss as module:function or file.py:function. The script runs
@@ -1260,11 +1267,13 @@ def _doctor(target: str | None, arguments: tuple[str, ...], columns: int | None,
             }
             return doctor.write_report(doctor.examine(loss, columns=columns, **given), answer)
         if target is not None and target.endswith(".py"):
-            report = _examined(target, arguments, seconds, names)
+            report = _examined(target, arguments, seconds, training, names)
         elif target is not None and Path(target).exists():
             raise click.UsageError(f"{target} is no script: name a .py file, or module:function")
         elif arguments:
             raise click.UsageError(f"{' '.join(arguments)}: only a script takes arguments")
+        elif training > 1:
+            raise click.UsageError(f"--training {training}: only a script has several")
         else:
             report = _apart(target, columns, seconds, names)
     if as_json:
@@ -1277,8 +1286,9 @@ def _doctor(target: str | None, arguments: tuple[str, ...], columns: int | None,
         if (script or 2 * len(unseen) > len(causes)) and not quiet:
             told = "" if report.failed or report.warned else "no fault found: "
             told += f"{len(causes) - len(unseen)} of {len(causes)} causes could be looked for"
-            told += ", in the first steps of its first training" * script
+            which = "first training" if training == 1 else f"training {training}"
+            told += f", in the first steps of its {which}" * script
             told += "; the SKIP lines say what is missing" * bool(unseen)
-            told += f"; {_IN_PYTHON}" * script
+            told += f"; --training {training + 1} looks at the next; {_IN_PYTHON}" * script
             click.echo(_paragraph(told), err=True)
     raise SystemExit(bool(report.failed))

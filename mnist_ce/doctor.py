@@ -400,25 +400,34 @@ def _file_module(file: str) -> Any:
 
 # %% ../nbs/reference/17_doctor.ipynb #23f3b7b2
 def examine_script(
-    path: str | Path, *arguments: str, seconds: float = 60, metric: str = "", valid: str = ""
+    path: str | Path,
+    *arguments: str,
+    seconds: float = 60,
+    metric: str = "",
+    valid: str = "",
+    training: int = 1,
 ) -> Report:
     """Run a training script as it is, in a process of its own, stop it early and examine it.
 
     path: the script. arguments: those that it takes. seconds: at most, without the examination.
     metric, valid: a metric and validation data to be examined too: what has that name in the
-    script, or "module:name". The metric of its only fastai Learner needs no name. It is stopped
-    where it first saves a model with torch.save; other files it writes and empties as ever. Raises
-    FileNotFoundError, and ValueError where it trains nothing, with its error and the place of that,
-    or the end of what it printed.
+    script, or "module:name". The metric of its only fastai Learner needs no name. training: which
+    of several, each with an optimizer of its own; those before it run to their end. It is stopped
+    where it then first saves a model with torch.save; other files it writes and empties as ever.
+    Raises FileNotFoundError, and ValueError where it trains nothing, with its error and the place
+    of that, or the end of what it printed.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such script")
     code = "from mnist_ce.doctor import _run_watched; _run_watched()"
-    given = [str(seconds), metric, valid, str(path), *arguments]
+    if not isinstance(training, int) or training < 1:
+        raise ValueError(f"examine_script: training={training!r} must be an int of at least 1")
+    given = [str(seconds), str(training), metric, valid, str(path), *arguments]
     report, _, how = report_apart(["-c", code], given)
     if report is None:
-        raise ValueError(f"{path}: no training was seen in it. It ended with {how}")
+        which = f"no training {training}" if training > 1 else "no training"
+        raise ValueError(f"{path}: {which} was seen in it. It ended with {how}")
     return report
 
 
@@ -476,8 +485,8 @@ def _for_a_script(check: Check) -> Check:
 
 
 def _run_watched() -> None:
-    """In the child: run sys.argv[5:] as a script, and examine it when enough was seen."""
-    answer, seconds, metric, valid, script, *arguments = sys.argv[1:]
+    """In the child: run sys.argv[6:] as a script, and examine it when enough was seen."""
+    answer, seconds, training, metric, valid, script, *arguments = sys.argv[1:]
     sys.argv = [script, *arguments]
     sys.path[0] = str(Path(script).resolve().parent)
     main = sys.modules["__main__"] = types.ModuleType("__main__")
@@ -499,6 +508,7 @@ def _run_watched() -> None:
 
     began = time.monotonic()
     with watch() as seen:
+        seen.wait_for(int(training))
 
         def finish(*_: Any) -> None:
             if seen.off:

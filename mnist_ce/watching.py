@@ -135,6 +135,7 @@ class Seen:
         self._depth, self._layers = 0, []  # type: int, list[Layer]
         self._begun = 0  # how many calls there were when the model was called
         self._call: Any = None  # the number of a call that needs a view, and what it needs
+        self._wanted, self._stepped = 1, {}  # type: int, dict[int, Any]
         self._begin()
 
     def _begin(self) -> None:
@@ -192,6 +193,14 @@ class Seen:
         found = list({id(u.optimizer): u.optimizer for u in self.of(Update)}.values())
         return found or [self.measured] * (self.measured is not None)
 
+    def wait_for(self, training: int) -> None:
+        """Note nothing before the first step of the so-manyth optimizer, counted from 1."""
+        self._wanted, self.tape.on = training, training == 1
+
+    @property
+    def _waits(self) -> bool:
+        return len(self._stepped) < self._wanted > 1
+
     @contextlib.contextmanager
     def unnoted(self) -> Iterator[None]:
         """Calls inside are none of the loop's."""
@@ -203,7 +212,7 @@ class Seen:
 
     # What the hooks call.
     def enter(self, module: nn.Module, args: Any) -> None:
-        if self.off:
+        if self.off or self._waits:
             return
         self._depth += 1
         if self._depth == 1:
@@ -215,7 +224,7 @@ class Seen:
             self._note(module.parameters())
 
     def leave(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-        if self.off:
+        if self.off or self._waits:
             return
         self._depth -= 1
         given, tensor = tensors_in((args, kwargs)), first_tensor(out)
@@ -259,7 +268,7 @@ class Seen:
         self._batch, self._called, self._trained = (loader, batch), False, False
 
     def backward(self, function: Any, tensors: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.off:
+        if self.off or self._waits:
             return function(tensors, *args, **kwargs)
         with self.unnoted():
             return self._backward(function, tensors, *args, **kwargs)
@@ -311,6 +320,10 @@ class Seen:
 
     def update(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self.off:
+            return
+        if self._waits:
+            self._stepped[id(optimizer)] = optimizer  # kept: no other takes its id
+            self.tape.on = not self._waits
             return
         if self.full:
             self.tape.on = False

@@ -216,11 +216,27 @@ for _ in range(3):
     assert told.exit_code == 0 and "SKIP" in told.stdout, told.output
     how = re.fullmatch(
         r"no fault found: (\d+) of (\d+) causes could be looked for, in the first steps of its first training; the "
-        r"SKIP lines say what is missing; watch and examine in Python take any loop, and what a "
+        r"SKIP lines say what is missing; --training 2 looks at the next; watch and examine in Python take any loop, and what a "
         r"script cannot pass ", told.stderr.replace("\n", " "),
     )  # fmt: skip
     seen, of = map(int, how.groups())
     assert 0 < seen < of / 2
+
+
+def test_the_second_training_of_a_script(tmp_path, monkeypatch):
+    script = BENCHMARKS / "scripts" / "finetune.py"
+    monkeypatch.chdir(tmp_path)
+    told = run(script, "--training", 2)
+    assert told.exit_code == 1 and "FAIL  not-optimised" in told.stdout
+    assert "in the first steps of its training 2; the SKIP" in told.stderr.replace("\n", " ")
+    assert (tmp_path / "checkpoint.pt").is_file(), "the first ran whole, and saved its model"
+    third = run(script, "--training", 3)
+    assert third.exit_code == 1 and "no training 3 was seen in it" in third.output
+    for wrong in 0, 1.0:
+        with pytest.raises(ValueError, match=f"training={wrong} must be an int of at least 1"):
+            examine_script(script, training=wrong)
+    told = run("torch.nn:CrossEntropyLoss", "--training", 2)
+    assert told.exit_code == 2 and "--training 2: only a script has several" in told.output
 
 
 def test_a_script_that_is_not_there(tmp_path):
