@@ -1239,8 +1239,10 @@ def _colored(report: Any) -> str:
 @click.option("--answer", type=click.Path(path_type=Path), hidden=True)
 @_json_option
 @click.option("--quiet", is_flag=True, help="Print nothing: the exit code tells.")
-def _doctor(target: str | None, arguments: tuple[str, ...], columns: int | None, seconds: float,
-            training: int, answer: Path | None, as_json: bool, quiet: bool, **names: Any) -> None:  # fmt: skip
+def _doctor(
+    target: str | None, arguments: tuple[str, ...], columns: int | None, seconds: float,
+    training: int, answer: Path | None, as_json: bool, quiet: bool, **names: Any,
+) -> None:  # fmt: skip
     """Examine your own training: why does it not learn?
 
     TARGET is a training script, or a loss as module:function or file.py:function. The script runs
