@@ -177,9 +177,10 @@ def laid_out(tensors: Iterable[Tensor], scores: Tensor) -> list[Tensor]:
     """Those of some tensors that show the scores of places or pixels as rows, in their order."""
     if scores.ndim < 3:
         return []
-    flat = as_rows(scores.detach())
-    alike = lambda t: t.shape == flat.shape and torch.equal(t.detach().to(flat), flat)
-    return [t for t in tensors if alike(t)]
+    c = scores.shape[2 if scores.ndim == 3 else 1]
+    fit = [t for t in tensors if t.shape == (scores.numel() // max(1, c), c)]
+    flat = as_rows(scores.detach()) if fit else scores
+    return [t for t in fit if torch.equal(t.detach().to(flat), flat)]
 
 
 def each_place(scores: Tensor, y: Tensor) -> Tensor:
@@ -263,7 +264,7 @@ def replayed(
         for call in own:
             out = call.function(*mapped(call.args, now), **mapped(call.kwargs, now))
             for before, after in zip(tensors_in(call.out), tensors_in(out)):
-                values[id(before)] = after
+                values[id(before)] = after if before.requires_grad else after.detach()
         return values[id(root)]
 
     return run
@@ -380,7 +381,7 @@ def called(
     scores = scores_in(inside, module.parameters(), n) if place is None else returned[place]
     if scores is None:  # a text has scores of each place, a picture of each pixel
         place = last([k for k, t in returned.items() if t.ndim in (2, 3) and not len(t) % n])
-        maps = [k for k, t in returned.items() if t.ndim == 4 and len(t) == n]
+        maps = [k for k, t in returned.items() if t.ndim > 3 and len(t) == n]
         place = maps[0] if place is None and maps else place  # before those of auxiliary losses
         scores = None if place is None else returned[place]
     if scores is None or id(scores) not in wanted:

@@ -696,7 +696,7 @@ class Case:
         """What the model gives as scores [n, C]: of each example, or of each place or pixel."""
         if out.ndim == 1:
             return out.view(-1, 1)
-        if out.ndim > 2 and len(as_rows(out)) == len(out) * self.places > len(out):
+        if out.ndim > 2 and len(as_rows(out)) == len(out) * self.places:
             return as_rows(out)
         if out.ndim != 2:
             given = f"the model gives {list(out.shape)} for {len(self.first[0])} inputs"
@@ -754,15 +754,16 @@ class Case:
         if scores.ndim == 2:
             y = each_place(scores, y)
         fits = lambda t: t.shape == y.shape or scores.ndim > 3  # masks lose a dimension on the way
-        alike = lambda t: t.dtype == y.dtype and torch.equal(t.flatten(), y.flatten())
+        flat = lambda t: t.detach().flatten().cpu()
+        alike = lambda t: t.dtype == y.dtype and torch.equal(flat(t), flat(y))
         same = [t for t in used if fits(t) and alike(t)]
         target = [*same, y][0]  # the one met, else the first
         found = replayed(backward.calls, [scores, target], backward.root)
         whole = scores.ndim > 3 and each_place(scores, target) is target  # a picture for a picture
-        if found is None or whole:
+        if found is None:
             return None
         loss = found
-        if scores.ndim > 2:  # each place as a text of its own, each pixel as a picture
+        if scores.ndim > 2 and not whole:  # each place as a text of its own, each pixel as a picture
             form = [1, -1] if scores.ndim == 3 else [-1] + [1] * (scores.ndim - 2)
             of_y = [1] * (target.ndim - 1)
             loss = lambda z, y: found(z.reshape(len(z), *form), y.reshape(len(y), *of_y))

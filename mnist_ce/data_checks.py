@@ -361,7 +361,8 @@ def _scrambled(case: Case) -> str:
         if call.function.__name__ not in ("reshape", "view") or of is None or of.ndim < 4:
             continue
         c, rows = of.shape[1], call.out
-        if c > 1 and rows.ndim == 2 and rows.shape[1] == c and len(rows) == of.numel() // c:
+        several = c > 1 and of[0, 0].numel() > 1
+        if several and rows.ndim == 2 and rows.shape[1] == c and len(rows) == of.numel() // c:
             given, made = list(of.shape), list(rows.shape)
             how = f"by {call.function.__name__} alone, which mixes pixels"
             return f"scores {given} become {made} {how}"
@@ -481,8 +482,9 @@ def _copied(case: Case) -> Finding | None:
             continue
         each = x.ndim == 2 and x.shape[1] > 1 and y.numel() == x.numel() == len(as_rows(out))
         if each and any(torch.equal(t.flatten().to(y), y.flatten()) for t in (x, x.T)):
-            own = f"the inputs {list(x.shape)} themselves (limit 100%)"
-            fix = "shift them: inputs x[:, :-1], targets x[:, 1:]"
+            own = f"the inputs {list(x.shape)} themselves (limit: any other)"
+            fix = "shift them: inputs x[:, :-1], targets x[:, 1:]; fine for an autoencoder, or a "
+            fix += "model that shifts or masks them itself"
             return Finding("warn", f"the targets {list(y.shape)} are {own}", fix)
     if not case.has("valid"):
         raise Unseen("pass valid=")

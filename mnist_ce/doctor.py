@@ -133,6 +133,7 @@ def _within(seconds: float) -> Iterator[None]:
 
     def stop(*_: Any) -> None:
         if since() > seconds:
+            signal.setitimer(signal.ITIMER_REAL, 60)  # until then all is put back in peace
             raise TimeoutError(f"no answer after {seconds:.0f} s")
 
     before = signal.signal(signal.SIGALRM, stop)
@@ -523,7 +524,9 @@ def _run_watched() -> None:
                     write_file(answer, json.dumps(str(reason)).encode())
             else:
                 spent = f"in {time.monotonic() - began:.0f} s (--seconds {seconds})"
-                print(f"no module was called and nothing sent backward {spent}", file=sys.stderr)
+                told = "no module was called and nothing sent backward"
+                told = "its training was not reached" if int(training) > 1 else told
+                print(f"{told} {spent}", file=sys.stderr)
             sys.stdout.flush(), sys.stderr.flush()
             os._exit(0)
 

@@ -113,11 +113,12 @@ class _Read:
             try:
                 read = as_metric(self.name, self.call, c, self.kind)
                 seen = _misjudges(read, c, self.kind)
+                share = Whole(self.name, lambda z, y: self.call(z, y) / len(z), read.form)
+                counts = bool(seen) and not _misjudges(share, c, self.kind)
             except ValueError as error:
                 self.failure = self.failure or error
                 continue
-            share = Whole(self.name, lambda z, y: self.call(z, y) / len(z), read.form)
-            if seen and not _misjudges(share, c, self.kind):
+            if counts:
                 read, seen, self.counts = share, "", True
             if self.metric is None or not seen:
                 self.metric, self.columns, self.why = read, c, seen

@@ -288,11 +288,14 @@ def _step_of(case: Case) -> Callable[[Tensor, Any], Any]:
         raise Unseen("LBFGS chooses its own steps: it is not tried at other rates")
     rows = case.in_rows if case.scored else lambda out: out
     loss = case.loss if case.again is None or case.in_step is not None else None
+    clipped = None if case.seen is None else case.seen.clipped
 
     def step(xb: Tensor, yb: Tensor) -> None:
         optimizer.zero_grad()
         value = case.again() if loss is None else loss(rows(model(xb)), yb)  # type: ignore
         value.mean().backward()
+        if clipped is not None:
+            nn.utils.clip_grad_norm_(held_by(optimizer), clipped)
         optimizer.step()
 
     return step
@@ -447,7 +450,8 @@ def _too_large(case: Case) -> Finding | None:
     if thrown:
         return None
     case.learns = False
-    raise Unseen("neither this rate nor a smaller one lowers the loss of a batch: not decided")
+    told = "neither this rate nor a smaller one brings the loss of a batch below that of even "
+    raise Unseen(f"{told}answers in so few steps: not decided")
 
 
 def _stuck(case: Case) -> Finding | None:
@@ -462,12 +466,12 @@ def _stuck(case: Case) -> Finding | None:
 
 
 def _too_small(case: Case) -> Finding | None:
-    rates = _rates(case)
+    rate, rates = _rate(case), _rates(case)  # of one optimizer
     top = max(rates, default=0.0)  # not the first, which is 0 where a warm-up begins
     if len(rates) > 5 and rates[-1] < 0.1 * top:
         why = f"the rate falls from {number(top)} to {number(rates[-1])} in {len(rates)} steps"
         return Finding("fail", why, "scheduler.step() once an epoch, not in each batch")
-    rate, own = _rate(case), _at(case, 1)
+    own = _at(case, 1)
     if len(own) < 20 or not all(abs(value) < 1e30 for value in own):
         return None
     start, end = own[0], own[-1]

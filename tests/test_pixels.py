@@ -10,9 +10,11 @@ from conftest import named
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from mnist_ce.case import Case
 from mnist_ce.data import mnist_sample
 from mnist_ce.doctor import examine, watch
 from mnist_ce.scores import stopwatch
+from mnist_ce.watching import Backward
 
 SIDE = 12
 
@@ -94,6 +96,31 @@ def test_scores_of_pixels_are_judged(loss):
     assert report.causes == [] and WELL <= judged(report)
 
 
+def test_a_label_that_the_loss_leaves_out_is_no_class():
+    x, y = pictures()
+    data, loss = (x, y.where(torch.arange(SIDE) > 0, 255)), lambda z, y: F.cross_entropy(z, y, ignore_index=255)
+    assert examine(seen_in(of_pixels, loss, data=data)).causes == []
+    assert examine(seen_in(lambda: of_pixels(nn.Softmax(1)), loss, data=data)).causes == ["softmax-twice"]
+
+
+def test_a_dice_loss_of_the_whole_batch_mixes_places_on_purpose():
+    def dice(z, y, dim=1):
+        p, own = z.softmax(dim), F.one_hot(y, 3).permute(0, 3, 1, 2)
+        return F.cross_entropy(z, y) + 1 - (2 * (p * own).sum((0, 2, 3)) + 1).div((p + own).sum((0, 2, 3)) + 1).mean()
+
+    report = examine(seen_in(of_pixels, dice))
+    assert report.causes == []
+    assert "note: a place's loss depends on the others', as a Dice loss does" in [check.why for check in report]
+
+
+def test_a_network_of_convolutions_whose_last_pixel_is_its_answer():
+    x, y = some_digits()
+    layers = nn.Conv2d(1, 8, 14, 14), nn.ReLU(), nn.Conv2d(8, 2, 2)
+    loss = lambda z, y: F.cross_entropy(z.view(-1, 2), y)
+    report = examine(seen_in(lambda: nn.Sequential(*layers), loss, data=(x.view(-1, 1, 28, 28), y)))
+    assert report.causes == [] and WELL <= judged(report)
+
+
 def test_an_auxiliary_head_is_no_cut_graph():
     report = examine(seen_in(Heads, with_the_aux))
     assert report.causes == [] and "no-gradient" in judged(report)
@@ -159,6 +186,79 @@ def test_an_autoencoder_whose_rate_is_too_large():
     make = lambda: nn.Sequential(nn.Linear(784, 20), nn.ReLU(), nn.Linear(20, 784))
     for lr, causes in (0.001, []), (30.0, ["lr-large"]):
         assert examine(seen_in(make, F.mse_loss, lr, (x, x))).causes == causes
+
+
+def stepped(loss, amend, model=None, optimizer=None, data=None):
+    """What is seen of a loop that does something of its own between backward and step."""
+    x, y = data or some_digits()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = model or of_digits()()
+        optimizer = optimizer or torch.optim.SGD(model.parameters(), 0.1)
+        with watch() as seen:
+            for xb, yb in DataLoader(TensorDataset(x, y), 16, shuffle=True):
+                optimizer.zero_grad()
+                amend(loss(model(xb), yb), model, optimizer)
+    return seen
+
+
+def scaled(value, model, optimizer, scaler=torch.amp.GradScaler("cpu")):
+    scaler.scale(value).backward()
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def clipped(value, model, optimizer):
+    value.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+
+
+@pytest.mark.parametrize("loss", [F.cross_entropy, mixed])
+def test_a_scaled_loss_is_judged_as_it_was_before(loss):
+    seen = stepped(loss, scaled)
+    report = examine(seen)
+    assert seen.of(Backward)[0].loss < 5 and report.causes == [] and "lr-large" in judged(report)
+
+
+def test_clipped_gradients_are_clipped_when_steps_are_made_again():
+    x, y = some_digits()
+    far = lambda z, y: F.mse_loss(z, 100.0 * y.view(-1, 1))
+    one = lambda: seeded_linear(784, 1)
+    assert examine(stepped(far, clipped, one(), data=(x, y))).causes == []
+    plain = lambda value, model, optimizer: (value.backward(), optimizer.step())
+    assert examine(stepped(far, plain, one(), data=(x, y))).causes == ["lr-large"]
+
+
+def seeded_linear(*size):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Linear(*size)
+
+
+def test_what_was_computed_without_gradients_is_so_again():
+    model = seeded_linear(4, 2)
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    with watch() as seen:
+        with torch.no_grad():
+            target = 0.9 * model(x).amax(1)
+        (model(x).amax(1) - 1 - target).square().mean().backward()
+    own, model.weight.grad = model.weight.grad.clone(), None
+    Case(seen=seen).again().backward()
+    torch.testing.assert_close(model.weight.grad, own)
+
+
+def test_two_optimizers_of_unlike_rates_are_no_schedule():
+    x, _ = some_digits()
+    critic, actor = seeded_linear(784, 1), seeded_linear(784, 1)
+    optimizers = [torch.optim.Adam(net.parameters(), lr) for net, lr in ((critic, 1e-3), (actor, 5e-5))]
+    with watch() as seen:
+        for (xb,) in DataLoader(TensorDataset(x), 16):
+            for loss, optimizer in zip(((critic(xb) - 1).square(), actor(xb).square()), optimizers):
+                optimizer.zero_grad()
+                loss.mean().backward()
+                optimizer.step()
+    assert "lr-small" not in examine(seen).causes
 
 
 # ---- The book's own loss, and what becomes of it.
@@ -239,8 +339,8 @@ def test_words_that_are_their_own_targets():
     make = lambda: nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 9))
     loss = lambda z, y: F.cross_entropy(z.flatten(0, 1), y.flatten())
     (check,) = examine(seen_in(make, loss, data=(words, words))).warned
-    assert check.cause == "leak" and check.fix == "shift them: inputs x[:, :-1], targets x[:, 1:]"
-    assert check.why == "the targets [96] are the inputs [16, 6] themselves (limit 100%)"
+    assert check.cause == "leak" and check.fix.startswith("shift them: inputs x[:, :-1], targets x[:, 1:]; fine for an autoencoder")
+    assert check.why == "the targets [96] are the inputs [16, 6] themselves (limit: any other)"
     assert examine(seen_in(make, loss, data=(words, words.roll(1, 1)))).causes == []
 
 
