@@ -31,7 +31,7 @@ from typing import IO, Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
 
 # %% ../nbs/reference/00_data.ipynb #c6e0ee05
@@ -483,7 +483,11 @@ def _read_picture(path: Path, root: Path | None) -> Image.Image:
     """The picture file `path`, below `root`, checked, not yet decoded; pillow's own errors."""
     with _opened(path, root) as file:
         data = file.read()
-    with Image.open(io.BytesIO(data)) as picture:
+    try:
+        picture = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:  # pillow's own text names the bytes in memory
+        raise UnidentifiedImageError("no picture that pillow can read") from None
+    with picture:
         kind, pixels = picture.format, picture.width * picture.height
         if kind == "EPS":
             raise ValueError("EPS is a program that draws, and is not run: save it as PNG")

@@ -932,3 +932,11 @@ def test_a_csv_of_another_form_is_told_what_to_write(text, words, tmp_path):
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises((ValueError, TypeError), match=words):
         Digits.of(tmp_path / "a.csv")
+
+
+def test_a_file_that_is_no_picture_is_named_and_not_its_bytes(tmp_path):
+    (tmp_path / "three").mkdir()
+    (tmp_path / "three" / "1.png").write_text("hello")
+    with pytest.raises(ValueError, match=r"1\.png \(no picture that pillow can read\)") as caught:
+        Digits.of(tmp_path)
+    assert "BytesIO" not in str(caught.value)
