@@ -1257,7 +1257,7 @@ def _doctor(
     if not seconds >= 1:  # nan is in every range
         raise click.UsageError(f"--seconds {seconds} must be a number of at least 1")
     module = target.rpartition(":")[0] if target is not None else ""
-    if module and not str(target).endswith(".py"):  # what has no module of its own lies beside the loss
+    if module and not str(target).endswith(".py"):  # names without a module lie beside the loss
         names = {k: f"{module}:{v}" if v and ":" not in v else v for k, v in names.items()}
     with _telling():
         if answer is not None:
