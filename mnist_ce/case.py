@@ -763,7 +763,7 @@ class Case:
         if found is None:
             return None
         loss = found
-        if scores.ndim > 2 and not whole:  # each place as a text of its own, each pixel as a picture
+        if scores.ndim > 2 and not whole:  # each place a text of its own, each pixel a picture
             form = [1, -1] if scores.ndim == 3 else [-1] + [1] * (scores.ndim - 2)
             of_y = [1] * (target.ndim - 1)
             loss = lambda z, y: found(z.reshape(len(z), *form), y.reshape(len(y), *of_y))
