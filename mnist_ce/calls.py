@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Call', 'leaves', 'tensors_in', 'first_tensor', 'mapped', 'Tape', 'taken', 'made', 'is_weight', 'weights_in', 'behind',
-           'followed', 'Joint', 'joints', 'last_function', 'last_tensor', 'as_rows', 'laid_out', 'each_place', 'met',
-           'replayed', 'View', 'Called', 'ByHand', 'scores_in', 'called', 'drawn']
+           'followed', 'Joint', 'joints', 'last_function', 'last_tensor', 'row_count', 'as_rows', 'laid_out',
+           'each_place', 'met', 'replayed', 'View', 'Called', 'ByHand', 'scores_in', 'called', 'drawn']
 
 # %% ../nbs/reference/08_calls.ipynb #ca110003
 import dataclasses
@@ -168,17 +168,27 @@ def last_tensor(calls: list[Call], tensor: Any) -> Any:
     return tensor
 
 # %% ../nbs/reference/08_calls.ipynb #599b9169
+def _axis(scores: Tensor) -> int:
+    """Where the classes are: last in a text, [N, T, C], and second in pixels, [N, C, H, W]."""
+    return 2 if scores.ndim == 3 else 1
+
+
+def row_count(scores: Tensor) -> int:
+    """How many rows `as_rows` would make."""
+    return scores.numel() // max(1, scores.shape[_axis(scores)])
+
+
 def as_rows(scores: Tensor) -> Tensor:
     """Scores of places in a text, [N, T, C], or of pixels, [N, C, H, W], as rows of C."""
-    return scores.flatten(0, 1) if scores.ndim == 3 else scores.movedim(1, -1).flatten(0, -2)
+    return scores.movedim(_axis(scores), -1).flatten(0, -2)
 
 
 def laid_out(tensors: Iterable[Tensor], scores: Tensor) -> list[Tensor]:
     """Those of some tensors that show the scores of places or pixels as rows, in their order."""
     if scores.ndim < 3:
         return []
-    c = scores.shape[2 if scores.ndim == 3 else 1]
-    fit = [t for t in tensors if t.shape == (scores.numel() // max(1, c), c)]
+    form = row_count(scores), scores.shape[_axis(scores)]
+    fit = [t for t in tensors if t.shape == form]
     flat = as_rows(scores.detach()) if fit else scores
     return [t for t in fit if torch.equal(t.detach().to(flat), flat)]
 
@@ -188,7 +198,7 @@ def each_place(scores: Tensor, y: Tensor) -> Tensor:
     several = y.ndim > 1 and y.numel() > len(y) and not y.is_floating_point()
     if not several or scores.ndim < 2 or len(y) != len(scores) and scores.ndim > 2:
         return y
-    return y.flatten() if y.numel() == len(as_rows(scores)) else y
+    return y.flatten() if y.numel() == row_count(scores) else y
 
 
 # What marks or casts targets, before they meet the scores.

@@ -43,6 +43,7 @@ from mnist_ce.calls import (
     laid_out,
     last_function,
     replayed,
+    row_count,
     taken,
     weights_in,
 )
@@ -285,11 +286,7 @@ def _generators(loader: Any) -> list[torch.Generator]:
 
 def _is_list_of_batches(data: Any) -> bool:
     """Whether it is a list of pairs (inputs, targets) of tensors with as many rows each."""
-    pairs = (
-        isinstance(data, (tuple, list))
-        and len(data) > 0
-        and all(map(is_pair, data[:3]))
-    )
+    pairs = isinstance(data, (tuple, list)) and len(data) > 0 and all(map(is_pair, data[:3]))
     if not pairs:
         return False
     x, y = data[0]
@@ -629,7 +626,7 @@ class Case:
         if is_pair(batch) and isinstance(batch[1], Tensor):
             if out is None or not batch[1].ndim:
                 return None
-            counts = {len(out)} | ({len(as_rows(out))} if out.ndim > 2 else set())
+            counts = {len(out)} | ({row_count(out)} if out.ndim > 2 else set())
             return batch[1] if len(each_place(out, batch[1])) in counts else None
         return forward.y
 
@@ -696,7 +693,7 @@ class Case:
         """What the model gives as scores [n, C]: of each example, or of each place or pixel."""
         if out.ndim == 1:
             return out.view(-1, 1)
-        if out.ndim > 2 and len(as_rows(out)) == len(out) * self.places:
+        if out.ndim > 2 and row_count(out) == len(out) * self.places:
             return as_rows(out)
         if out.ndim != 2:
             given = f"the model gives {list(out.shape)} for {len(self.first[0])} inputs"
@@ -780,6 +777,11 @@ class Case:
         backs = [] if self.watched is None else self.watched.of(Backward)
         calls = behind(backs[0].calls, backs[0].root) if backs else []
         return replayed(calls, [], backs[0].root, weights_in(calls)) if calls else None
+
+    @property
+    def unread(self) -> bool:
+        """Whether the loss is no function of scores and targets, and can be made again whole."""
+        return self.in_step is None and self.again is not None
 
     @functools.cached_property
     def loss(self) -> Callable[[Tensor, Tensor], Any]:

@@ -1146,14 +1146,15 @@ def _examined(
         folder = Path(target).is_dir()
         found = "this is a folder, and no script" if folder else "there is no such script"
         raise click.UsageError(f"{target}: {found}")
-    named: Any = {name: names[name] or "" for name in ("metric", "valid")}
+    named = {name: names[name] or "" for name in ("metric", "valid")}
     useless = [f"--{name}" for name, value in names.items() if value and name not in named]
     if useless:
         told = f"a script brings its own: leave out {', '.join(useless)}"
         raise click.UsageError(f"{told}; {_IN_PYTHON}")
     try:
-        named.update(seconds=seconds, training=training)
-        return doctor.examine_script(target, *arguments, **named)
+        return doctor.examine_script(
+            target, *arguments, seconds=seconds, training=training, **named
+        )
     except ValueError as error:  # it trained nothing
         told = str(error)
         if "usage:" in told and not arguments:
@@ -1256,8 +1257,9 @@ def _doctor(
     """
     if not seconds >= 1:  # nan is in every range
         raise click.UsageError(f"--seconds {seconds} must be a number of at least 1")
-    module = target.rpartition(":")[0] if target is not None else ""
-    if module and not str(target).endswith(".py"):  # names without a module lie beside the loss
+    script = target is not None and target.endswith(".py")
+    module = "" if script else (target or "").rpartition(":")[0]
+    if module:  # names without a module lie beside the loss
         names = {k: f"{module}:{v}" if v and ":" not in v else v for k, v in names.items()}
     with _telling():
         if answer is not None:
@@ -1268,8 +1270,8 @@ def _doctor(
                 if value is not None
             }
             return doctor.write_report(doctor.examine(loss, columns=columns, **given), answer)
-        if target is not None and target.endswith(".py"):
-            report = _examined(target, arguments, seconds, training, names)
+        if script:
+            report = _examined(str(target), arguments, seconds, training, names)
         elif target is not None and Path(target).exists():
             raise click.UsageError(f"{target} is no script: name a .py file, or module:function")
         elif arguments:
@@ -1284,7 +1286,6 @@ def _doctor(
         _say(_colored(report))
         unknown = report.unseen + report.waiting
         causes, unseen = ({check.cause for check in part} for part in (report, unknown))
-        script = target is not None and target.endswith(".py")
         if (script or 2 * len(unseen) > len(causes)) and not quiet:
             told = "" if report.failed or report.warned else "no fault found: "
             told += f"{len(causes) - len(unseen)} of {len(causes)} causes could be looked for"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from .calls import as_rows, first_tensor, taken
+from .calls import first_tensor, row_count, taken
 from mnist_ce.case import (
     Case,
     Experiment,
@@ -480,7 +480,7 @@ def _copied(case: Case) -> Finding | None:
         x, y, out = forward.x, forward.y, forward.out
         if not forward.grad or x is None or y is None or out is None or x.is_floating_point():
             continue
-        each = x.ndim == 2 and x.shape[1] > 1 and y.numel() == x.numel() == len(as_rows(out))
+        each = x.ndim == 2 and x.shape[1] > 1 and y.numel() == x.numel() == row_count(out)
         if each and any(torch.equal(t.flatten().to(y), y.flatten()) for t in (x, x.T)):
             own = f"the inputs {list(x.shape)} themselves (limit: any other)"
             fix = "shift them: inputs x[:, :-1], targets x[:, 1:]; fine for an autoencoder, or a "

@@ -113,8 +113,8 @@ def _made(experiment: Experiment, case: Case) -> Finding | None:
         except Misfit:
             return Finding("skip", "see columns")
         except Unseen as reason:
-            lacks = str(reason).startswith("pass ")
-            return Finding("skip", *(("", str(reason)) if lacks else (str(reason),)))
+            text = str(reason)
+            return Finding("skip", "", text) if text.startswith("pass ") else Finding("skip", text)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # whatever a stranger's code raises, sys.exit too
@@ -197,8 +197,8 @@ def examine(
 
     What a stranger's function raises or prints is no error of this one. Weights, the optimizer,
     modes and random states are put back as they were. Takes about 20 seconds at most, beside busy
-    programs up to a minute. Raises
-    TypeError for what is no function, ValueError for nothing to examine and for columns below 1.
+    programs up to a minute. Raises TypeError for what is no function, ValueError for nothing to
+    examine and for columns below 1.
     """
     given = dict(
         loss=loss, metric=metric, model=model, train=train, valid=valid, optimizer=optimizer,
@@ -524,9 +524,9 @@ def _run_watched() -> None:
                     write_file(answer, json.dumps(str(reason)).encode())
             else:
                 spent = f"in {time.monotonic() - began:.0f} s (--seconds {seconds})"
-                told = "no module was called and nothing sent backward"
-                told = "its training was not reached" if int(training) > 1 else told
-                print(f"{told} {spent}", file=sys.stderr)
+                none = "no module was called and nothing sent backward"
+                later = "its training was not reached"
+                print(later if int(training) > 1 else none, spent, file=sys.stderr)
             sys.stdout.flush(), sys.stderr.flush()
             os._exit(0)
 

@@ -277,7 +277,7 @@ def squashes(it: Subject) -> tuple[str, str]:
         if given is None or not (after or id(given) in raw):
             continue
         name = call.function.__name__.rstrip("_")
-        if after and (name in NORMALISE or name == first == "sigmoid"):
+        if after and _again(first, name):
             return first, name
         if name in NORMALISE and name != "softmax":
             return "", name
@@ -286,6 +286,11 @@ def squashes(it: Subject) -> tuple[str, str]:
             first, after = name, True
         (squashed if after else raw).update(own)
     return first, ""
+
+
+def _again(first: str, second: str) -> bool:
+    """Whether `second` makes probabilities, of raw scores or of what `first` made of them."""
+    return second in NORMALISE or second == first == "sigmoid"
 
 
 def _meets(first: str, second: str) -> bool:
@@ -666,20 +671,15 @@ def _fed_to(case: Case) -> str:
             return ""
     for call in seen.calls:
         name, given = call.function.__name__, first_tensor((call.args, call.kwargs))
-        again = name in NORMALISE or name == case.ending == "sigmoid"
-        if again and (given is out or last_tensor(seen.calls, given) is out):
+        if _again(case.ending, name) and (given is out or last_tensor(seen.calls, given) is out):
             return name
     return ""
 
 
 def _twice_by_model(case: Case) -> Finding | None:
-    fix = "give the loss the raw scores: no softmax or sigmoid at the end of the model"
-    again, out = _fed_to(case), case.trace[0].detach()
-    if case.ending == "softmax" and again or case.ending == "sigmoid" and _meets("sigmoid", again):
-        why = (
-            f"{case.ending} made the outputs from {number(out.min())} to {number(out.max())}, and "
-        )
-        return Finding("fail", f"{why}{again} in the loss normalizes again", fix)
+    fix, again, out = _NO_END, _fed_to(case), case.trace[0].detach()
+    if again and case.ending in ("softmax", "sigmoid") and _meets(case.ending, again):
+        return _normalized_again(case.ending, out, again)
     z, it = case.z, _of(case, "softmax-twice")
     low, high, sums = z.min(), z.max(), z.sum(1)
     if it.kind != "logits" or z.shape[1] != it.reading.columns or not z.isfinite().all():
@@ -709,13 +709,19 @@ def _twice_in_step(case: Case) -> Finding | None:
     for call in calls:
         name, given = call.function.__name__, first_tensor((call.args, call.kwargs))
         first = "" if given is None or name == "logsumexp" else last_function(calls, given)
-        again = name in NORMALISE or name == first == "sigmoid"
-        if given is not None and again and first in ("softmax", "sigmoid") and _meets(first, name):
-            low, high = number(given.min()), number(given.max())
-            why = f"{first} made the outputs from {low} to {high}, and {name} in the loss "
-            fix = "give the loss the raw scores: no softmax or sigmoid at the end of the model"
-            return Finding("fail", f"{why}normalizes again", fix)
+        ended = first in ("softmax", "sigmoid") and _again(first, name) and _meets(first, name)
+        if given is not None and ended:
+            return _normalized_again(first, given, name)
     return None
+
+
+def _normalized_again(first: str, out: Tensor, second: str) -> Finding:
+    low, high = number(out.min()), number(out.max())
+    why = f"{first} made the outputs from {low} to {high}, and {second} in the loss"
+    return Finding("fail", f"{why} normalizes again", _NO_END)
+
+
+_NO_END = "give the loss the raw scores: no softmax or sigmoid at the end of the model"
 
 
 def _bounded_by_model(case: Case) -> Finding | None:

@@ -170,8 +170,8 @@ def _wrong(case: Case) -> Finding | None:
             return Finding("warn", why, "divide by len(targets); fine where the loop does so")
         return Finding("pass", f"read as: {columns_of(it.columns)} of {it.kind}")
     limit = 0.5 if it.kind == "probabilities" else 0
-    fix = f"compare scores.argmax(1) with targets [N], or scores > {limit} of one column"
-    fix = axis or fix
+    usual = f"compare scores.argmax(1) with targets [N], or scores > {limit} of one column"
+    fix = axis or usual
     if "err" in it.name.lower():
         rest = Whole(it.name, lambda z, y: 1 - it.call(z, y), it.metric.form)
         if not _misjudges(rest, it.columns, it.kind):

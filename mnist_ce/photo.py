@@ -87,10 +87,8 @@ def _load(picture: Any) -> np.ndarray:
                     return _grey_values(opened)
             except (FileNotFoundError, PermissionError):
                 raise
-            except UnidentifiedImageError:
-                raise ValueError(
-                    "is no picture that pillow can read: save it as PNG or JPEG"
-                ) from None
+            except UnidentifiedImageError as error:
+                raise ValueError(f"is {error}: save it as PNG or JPEG") from None
             except Exception as error:  # a damaged file makes pillow raise half a dozen kinds
                 raise ValueError(f"{error}") from error
     return _grey_values(picture if isinstance(picture, Image.Image) else _of_array(picture))

@@ -287,7 +287,7 @@ def _step_of(case: Case) -> Callable[[Tensor, Any], Any]:
     if isinstance(optimizer, torch.optim.LBFGS):
         raise Unseen("LBFGS chooses its own steps: it is not tried at other rates")
     rows = case.in_rows if case.scored else lambda out: out
-    loss = case.loss if case.again is None or case.in_step is not None else None
+    loss = None if case.unread else case.loss
     clipped = None if case.seen is None else case.seen.clipped
 
     def step(xb: Tensor, yb: Tensor) -> None:
@@ -314,9 +314,8 @@ def _losses(
     """
     step, rates = _step_of(case), []  # type: Any, list[tuple[Any, Any, Any]]
     given = case.get("step") is not None and case.watched is None
-    unread = case.in_step is None and case.again is not None
     nothing = torch.zeros(0), torch.zeros(0)  # the batch is in the calls that are made again
-    x, y = case.batches[0] if given else nothing if unread else case.first
+    x, y = case.batches[0] if given else nothing if case.unread else case.first
     if case.late:
         raise Unseen("there was no time left")
 

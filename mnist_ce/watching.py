@@ -116,7 +116,7 @@ def held_by(optimizer: Any) -> list[Tensor]:
 def norm_of(weights: Iterable[Tensor]) -> float:
     """The norm of all their gradients together."""
     gradients = (p.grad for p in weights if p.grad is not None and not p.grad.is_sparse)
-    return sum(float(grad.double().square().sum()) for grad in gradients) ** 0.5
+    return sum(float(grad.norm()) ** 2 for grad in gradients) ** 0.5
 
 
 def rate_of(optimizer: Any) -> float:
@@ -513,19 +513,12 @@ def watch(steps: int = 8) -> Iterator[Seen]:
     seen = Seen(steps)
     iterators: dict[int, Any] = {}
     make, ahead = dataloader.DataLoader.__iter__, dataloader._BaseDataLoaderIter.__next__
+    scale = torch.amp.GradScaler.scale
 
     def iterate(loader: Any) -> Any:
         iterator = make(loader)
         iterators[id(iterator)] = loader
         return iterator
-
-    scale = torch.amp.GradScaler.scale
-
-    def scaled(scaler: Any, outputs: Any) -> Any:
-        out = scale(scaler, outputs)
-        if isinstance(out, Tensor) and out is not outputs:
-            seen._unscaled[id(out)] = out, outputs
-        return out
 
     def advance(iterator: Any) -> Any:
         with seen.unnoted():
@@ -533,6 +526,12 @@ def watch(steps: int = 8) -> Iterator[Seen]:
         if not seen.off:
             seen.batch(iterators.get(id(iterator), iterator), batch)
         return batch
+
+    def scaled(scaler: Any, outputs: Any) -> Any:
+        out = scale(scaler, outputs)
+        if isinstance(out, Tensor) and out is not outputs:
+            seen._unscaled[id(out)] = out, outputs
+        return out
 
     # torch 2.4 does not say what was handed over by name
     known = inspect.signature(register_module_forward_hook).parameters
@@ -547,8 +546,8 @@ def watch(steps: int = 8) -> Iterator[Seen]:
     try:
         with (
             patch(dataloader.DataLoader, "__iter__", iterate),
-            patch(torch.amp.GradScaler, "scale", scaled),
             patch(dataloader._BaseDataLoaderIter, "__next__", advance),
+            patch(torch.amp.GradScaler, "scale", scaled),
             _backward_by(seen.backward),
             seen.tape,
         ):

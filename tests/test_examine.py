@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import seeded
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
@@ -27,12 +28,6 @@ XV = torch.randn(3, 6, generator=GENERATOR)[Y[:90]]  # not of the same kinds: fo
 
 def loader(x=X, y=Y, **options):
     return DataLoader(TensorDataset(x, y), 32, shuffle=True, **options)
-
-
-def seeded(make):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return make()
 
 
 def network(inputs=6, outputs=3):

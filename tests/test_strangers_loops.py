@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import named
+from conftest import named, seeded
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -104,8 +104,8 @@ def test_a_label_that_the_loss_leaves_out_is_no_class():
 
 
 def test_a_dice_loss_of_the_whole_batch_mixes_places_on_purpose():
-    def dice(z, y, dim=1):
-        p, own = z.softmax(dim), F.one_hot(y, 3).permute(0, 3, 1, 2)
+    def dice(z, y):
+        p, own = z.softmax(1), F.one_hot(y, 3).permute(0, 3, 1, 2)
         return F.cross_entropy(z, y) + 1 - (2 * (p * own).sum((0, 2, 3)) + 1).div((p + own).sum((0, 2, 3)) + 1).mean()
 
     report = examine(seen_in(of_pixels, dice))
@@ -224,20 +224,14 @@ def test_a_scaled_loss_is_judged_as_it_was_before(loss):
 def test_clipped_gradients_are_clipped_when_steps_are_made_again():
     x, y = some_digits()
     far = lambda z, y: F.mse_loss(z, 100.0 * y.view(-1, 1))
-    one = lambda: seeded_linear(784, 1)
+    one = lambda: seeded(lambda: nn.Linear(784, 1))
     assert examine(stepped(far, clipped, one(), data=(x, y))).causes == []
     plain = lambda value, model, optimizer: (value.backward(), optimizer.step())
     assert examine(stepped(far, plain, one(), data=(x, y))).causes == ["lr-large"]
 
 
-def seeded_linear(*size):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return nn.Linear(*size)
-
-
 def test_what_was_computed_without_gradients_is_so_again():
-    model = seeded_linear(4, 2)
+    model = seeded(lambda: nn.Linear(4, 2))
     x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
     with watch() as seen:
         with torch.no_grad():
@@ -250,7 +244,7 @@ def test_what_was_computed_without_gradients_is_so_again():
 
 def test_two_optimizers_of_unlike_rates_are_no_schedule():
     x, _ = some_digits()
-    critic, actor = seeded_linear(784, 1), seeded_linear(784, 1)
+    critic, actor = (seeded(lambda: nn.Linear(784, 1)) for _ in range(2))
     optimizers = [torch.optim.Adam(net.parameters(), lr) for net, lr in ((critic, 1e-3), (actor, 5e-5))]
     with watch() as seen:
         for (xb,) in DataLoader(TensorDataset(x), 16):
