@@ -14,9 +14,10 @@ import time
 import warnings
 from pathlib import Path
 
-import programs_loop  # these four fill FAULTY and HEALTHY
+import programs_loop  # these five fill FAULTY and HEALTHY
 import programs_loss
 import programs_model
+import programs_places
 import programs_sound
 import torch
 from programs_base import FAULTY, HEALTHY, Program, batches

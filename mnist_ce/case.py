@@ -672,7 +672,9 @@ class Case:
             forwards = seen.of(Forward)
             layers = forwards[-1].layers if forwards else []
             if not isinstance(out, Tensor):
-                raise Unseen(f"the model returns a {type(out).__name__}: let it return the scores")
+                of_more = ", and the loss is made of more than scores and targets"
+                instead = of_more if self.unread else ": let it return the scores"
+                raise Unseen(f"the model returns a {type(out).__name__}{instead}")
             return out, layers, list(seen.calls)
 
     @property

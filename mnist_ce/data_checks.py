@@ -6,7 +6,7 @@
 __all__ = ['UNKNOWN', 'OF_DATA']
 
 # %% ../nbs/reference/14_data_checks.ipynb #7e5d3e0d
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -309,6 +309,9 @@ def _apart(case: Case) -> Finding | None:
     moved = _moved_in_step(case)
     if moved:
         return Finding("fail", moved, "index inputs and targets by the same order")
+    misplaced = _misplaced(case)
+    if misplaced is not None:
+        return misplaced
     near = case.once(_Neighbors)
     if near.limit > 0.9:
         raise Unseen(f"{near.n} inputs are too few to tell")
@@ -590,6 +593,47 @@ def _augmented(case: Case) -> Finding | None:
             why = f"{seen}, and for {number(100 * again)}% once turned back: "
             return Finding("fail", f"{why}{number(100 * counts[k])}% come nearest {name}")
     return None
+
+# %% ../nbs/reference/14_data_checks.ipynb #d839cc4c
+def _misplaced(case: Case) -> Finding | None:
+    """Masks that lie over their pictures only when they are mirrored or turned."""
+    alike = []
+    for x, y in _masks(case):
+        alike.append(torch.stack([_likeness(x, turn(y)) for turn in _TURNS.values()], 1))
+    if not alike:
+        return None
+    found = torch.cat(alike)
+    own = found[:, :1]
+    better = (found > 0.3) & (own < 0.5 * found)
+    k = int(better.sum(0).argmax())
+    count, n = int(better[:, k].sum()), len(found)
+    if count < max(4, 0.2 * n):
+        return None
+    a, b = (number(part[better[:, k]].median()) for part in (own[:, 0], found[:, k]))
+    why = f"{count} of {n} masks fit their pictures only when they are {list(_TURNS)[k]} "
+    fix = "flip, turn and cut a mask by the same numbers as its picture, in one function"
+    return Finding("warn", f"{why}(correlation {b}, as they are {a}; limit: a fifth)", fix)
+
+
+def _masks(case: Case) -> Iterator[tuple[Tensor, Tensor]]:
+    """Square pictures [N, C, h, h] and masks [N, h, h] with 1 for all but the usual label."""
+    seen = [] if case.seen is None else [f for f in case.seen.of(Forward) if f.grad]
+    met = [(f.x, case.target_of(f) if f.y is None else f.y) for f in seen]
+    for x, y in met or case.batches:
+        if x is None or y is None or x.ndim != 4 or not x.is_floating_point():
+            continue
+        if x.shape[2] == x.shape[3] > 4 and y.numel() == x[:, 0].numel():
+            x, y = x.detach().cpu().double(), y.detach().cpu().reshape(x[:, 0].shape)
+            usual = y.flatten().mode().values
+            yield x, y.double() if y.is_floating_point() else (y != usual).double()
+
+
+def _likeness(x: Tensor, y: Tensor) -> Tensor:
+    """The correlation of each mask with the channel of its picture that is most like it."""
+    x, y = x.flatten(2), y.flatten(1).unsqueeze(1)
+    x, y = x - x.mean(2, keepdim=True), y - y.mean(2, keepdim=True)
+    sizes = (x.norm(dim=2) * y.norm(dim=2)).clamp(min=1e-12)
+    return ((x * y).sum(2) / sizes).abs().amax(1)
 
 # %% ../nbs/reference/14_data_checks.ipynb #0c36d9ed
 OF_DATA = [

@@ -88,28 +88,55 @@ _KINDS: dict[str, Kind] = dict(
 )
 
 
+def _forms(case: Case) -> list[tuple[list[int], list[int]]]:
+    """The forms of one score and of one target that a metric may be called with.
+
+    As the model gives them; where these are of places or pixels, also as rows.
+    """
+    dims = case.trace[0].ndim if case.scored else 2
+    if dims < 3:
+        return [([-1] if dims == 2 else [], [])]
+    ones = [1] * (dims - 2)
+    return [([-1], []), ([1, -1] if dims == 3 else [-1, *ones], ones)]
+
+
+def _in_form(
+    function: Any, rows: Tensor | None, of_scores: list[int], of_targets: list[int]
+) -> Callable[..., Any]:
+    """A function of scores [N, C] and labels that calls one of scores and targets of a form.
+
+    rows: the target of each label; None for a function of labels.
+    """
+    if rows is None:
+        return on_copies(function)
+    target = lambda y: rows[y.view(-1)]
+    shaped = lambda y: target(y).view(-1, *of_targets) if of_targets else target(y)
+    return on_copies(lambda z, y: function(z.reshape(len(z), *of_scores), shaped(y)))
+
+
 class _Read:
     """How a metric was read: as a `Whole`, its columns and kind, and what is wrong with it."""
 
     def __init__(self, case: Case):
         function, it = case.get("metric"), case.subject if case.has("loss") else None
         self.name = name_of(function)
-        rows = case.targets
-        if rows is None:
-            self.call = on_copies(function)
-        else:  # scores as the model gives them, targets as the data has them
-            flat = case.scored and case.trace[0].ndim == 1
-            shaped = lambda z: z.view(-1) if flat else z
-            self.call = on_copies(lambda z, y: function(shaped(z), rows[y.view(-1)]))
         known = case.columns or (it.reading.columns if it else None)
         self.kind: Kind = it.kind if it else "logits"
         if case.scored and case.ending in _KINDS:  # what it is given
             self.kind = _KINDS[case.ending]
-        self.sure, self.why, self.reverse, self.counts = it is not None, "", "", False
+        self.sure, self.why, self.counts = it is not None, "", False
         self.metric: Whole | None = None
         self.failure: ValueError | None = None
         self.columns = 0
-        for c in [known] if known else [2, 1]:
+        for form in _forms(case):
+            self._read_by(_in_form(function, case.targets, *form), [known] if known else [2, 1])
+            if self.metric is not None and not self.why:
+                break
+
+    def _read_by(self, call: Callable[..., Any], columns: list[int]) -> None:
+        """Read the metric as it is called with scores and targets of one form."""
+        self.call, self.reverse = call, ""
+        for c in columns:
             try:
                 read = as_metric(self.name, self.call, c, self.kind)
                 seen = _misjudges(read, c, self.kind)

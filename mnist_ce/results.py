@@ -613,6 +613,7 @@ def draw_band(axis: Any, x: Iterable[float], values: Tensor, label: str) -> None
 
 
 _SHARES = "accuracy", "reported", "true_accuracy"  # what is right, or was said to be
+_LEAST_SPAN = 0.02  # of an axis of accuracy: a few images more or less are no ups and downs
 
 
 def draw_history(runs: Any, epochs: int = 0) -> Any:
@@ -655,6 +656,10 @@ def draw_history(runs: Any, epochs: int = 0) -> Any:
         title = f"not finite in {broken} of {done} epochs" if broken else ""
         axis.set(title=title, xlabel="epoch", ylabel=label, xlim=(0.5, max(done, epochs) + 0.5))
         axis.margins(y=0.15)
+        if label == of_right:
+            low, high = axis.get_ylim()
+            spare = max(0.0, _LEAST_SPAN - (high - low)) / 2
+            axis.set_ylim(low - spare, high + spare)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 

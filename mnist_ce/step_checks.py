@@ -110,6 +110,11 @@ def _not_optimised(case: Case) -> Finding | None:
         why = f"the optimizer lacks {len(missing)} of {len(trained)} trainable parameters, such as "
         fix += "; freeze on purpose with requires_grad_(False)"
         return Finding("warn", f"{why}{missing[0]}", fix)
+    frozen = [p.numel() for p in model.parameters() if not p.requires_grad]
+    if frozen and trained and all(name.endswith("bias") for name in trained):
+        why = f"{sum(frozen)} weights are frozen, only {', '.join(trained[:3])} is trained"
+        fix = "requires_grad_(True) for the weights of the layers that are to learn"
+        return Finding("warn", why, f"{fix}; fine where biases alone are meant")
     return None
 
 
@@ -307,10 +312,12 @@ def _losses(
     steps: int = 20,
     decay: bool = True,
     fresh: bool = False,
+    climb: int = 1,
 ) -> list[float]:
     """The loss of the same batch before each of `steps` steps, at `factor` times the rate.
 
-    decay: whether with weight decay. fresh: whether gradients are cleared before each.
+    decay: whether with weight decay. fresh: whether gradients are cleared before each. climb: how
+    many steps it takes to reach the rate, in even steps from 0.
     """
     step, rates = _step_of(case), []  # type: Any, list[tuple[Any, Any, Any]]
     given = case.get("step") is not None and case.watched is None
@@ -324,7 +331,7 @@ def _losses(
         for group in optimizer.param_groups:
             rates.append((group, group.get("lr"), group.get("weight_decay")))
             if group.get("lr") is not None:
-                group["lr"] = group["lr"] * factor
+                group["lr"] = group["lr"] * factor * min(1, (len(found) + 1) / climb)
             if not decay and group.get("weight_decay"):
                 group["weight_decay"] = 0
 
@@ -417,15 +424,19 @@ def _too_large(case: Case) -> Finding | None:
     broken = not all(abs(value) < 1e30 for value in own)
     if not abs(start) < 1e30 or start < 0:
         return None
+    peak = _too_large_later(case, start)
+    if peak is not None:
+        return peak
     bar = _bar(case, start)
-    leaps = top > 8 * start  # though it may come back: one batch is easier than many
+    leaps = top > _LEAP * start  # though it may come back: one batch is easier than many
     thrown = leaps or top > 1.5 * start and end > 0.6 * bar
     if not broken and end < 0.97 * bar and end < start and not thrown:
         case.learns = True
         return None
     if not broken and top < 1.0005 * start and end > 0.99 * start:
         return None  # flat: too small, if anything
-    enough = (0.5 if thrown else 0.9) * min(bar, end if end == end else bar)
+    back = thrown and not (leaps and end > start)  # one that stays above has nothing to match
+    enough = (0.5 if back else 0.9) * min(bar, end if end == end else bar)
     smaller = (0.1, 0.01, 0.001, 0.0001)
     best = min(smaller, key=lambda factor: _end(case, factor))
     calm = [factor for factor in smaller if max(_at(case, factor)) < 1.5 * start]
@@ -443,7 +454,7 @@ def _too_large(case: Case) -> Finding | None:
             why += f"{number(end)} in {len(own) - 1} steps "
             case.learns = False
             if not broken and end < 0.6 * bar:
-                why += f"({most}; limit 8 times the first)"
+                why += f"({most}; limit {_LEAP} times the first)"
                 return Finding("warn", why, f"lr={rate * factor:g}", cured)
             return Finding("fail", f"{why}({most})", f"lr={rate * factor:g}", cured)
     if thrown:
@@ -451,6 +462,30 @@ def _too_large(case: Case) -> Finding | None:
     case.learns = False
     told = "neither this rate nor a smaller one brings the loss of a batch below that of even "
     raise Unseen(f"{told}answers in so few steps: not decided")
+
+
+def _too_large_later(case: Case, start: float) -> Finding | None:
+    """The rate that a schedule such as OneCycleLR says that it will climb to."""
+    rate = _rate(case)
+    peak = max(float(group.get("max_lr") or 0) for group in case.optimizer.param_groups)
+    if not 0 < 3 * rate < peak:
+        return None
+    climbing = lambda top, climb: _losses(case, top / rate, climb + 20, climb=climb)
+    for climb in 20, 50, 100:  # a leap of one climb may be chance
+        own = climbing(peak, climb)
+        if max(own) < _LEAP * start or own[-1] < start:
+            return None
+    for top in 0.1 * peak, 0.01 * peak, 0.001 * peak:
+        other = climbing(top, 100)
+        if max(other) < _LEAP * start and other[-1] < 0.9 * start:
+            why = f"the schedule climbs to lr={peak:g}, where the loss of one batch goes from "
+            why += f"{number(start)} to {number(own[-1])} (most: {number(max(own))}; limit "
+            why += f"{_LEAP} times the first)"
+            return Finding("warn", why, f"max_lr={top:g}", _compared(own, other, f"to lr={top:g}"))
+    return None
+
+
+_LEAP = 8  # of a batch's loss within a few steps, against the first
 
 
 def _stuck(case: Case) -> Finding | None:

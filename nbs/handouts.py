@@ -51,10 +51,11 @@ def of_lesson(path):
 
 
 def moved(text, source, folder):
-    """Markdown of the file `source` with its links as they must be in `folder`."""
+    """Markdown of the file `source` with its links as they must be in `folder`, a link for each figure named."""
     at = Path(os.path.relpath(source.parent, folder)).as_posix()
     text = re.sub(r"\]\((?=#)", f"]({source.name}", text)
-    return re.sub(r"\]\((?=[\w/.]+\.(?:ipynb|md)\b)", f"]({at}/", text)
+    text = re.sub(r"\]\((?=[\w/.]+\.(?:ipynb|md)\b)", f"]({at}/", text)
+    return re.sub(r"\b([Ff]igure (\d\d)\.(\d+))", r"[\1](figures/figure_\2_\3.png)", text)
 
 
 def of_the_class():

@@ -436,6 +436,11 @@ def test_a_run_draws_its_losses_its_accuracy_and_each_metric_of_ones_own():
     first = Run(Runs({"accuracy": torch.ones(1, 1)}, {}, torch.tensor([-1]), torch.ones(1, 1), [], (7, 3)))
     (axis,) = first.plot().axes
     assert all(tick == int(tick) for tick in axis.get_xticks()) and axis.lines[0].get_marker() != "None", "one epoch is a point"
+    close = made_up()[1]
+    close.runs.scores = {name: torch.tensor([[0.9800], [0.9805]]) for name in ("train_loss", "accuracy")}
+    of_loss, of_accuracy = (axis.get_ylim() for axis in close.plot().axes)
+    assert of_accuracy == pytest.approx((0.97025, 0.99025)), "one image of 2,038 is no mountain"
+    assert of_loss[1] - of_loss[0] < 0.001
     broken = made_up()[1]
     broken.runs.scores = {name: torch.full((2, 1), math.nan) for name in ("train_loss", "accuracy")}
     assert {axis.get_title() for axis in broken.plot().axes} == {"not finite in 2 of 2 epochs"}

@@ -139,6 +139,16 @@ def test_faults_of_pixels_are_named(make, loss, lr, cause):
     assert examine(seen_in(make, loss, lr)).causes[:1] == [cause]
 
 
+@pytest.mark.parametrize("metric, causes", [
+    (lambda z, y: (z.argmax(1) == y).float().mean(), []),
+    (lambda z, y: (z.permute(0, 2, 3, 1).argmax(3) == y).float().mean(), []),
+    (lambda z, y: (z.argmin(1) == y).float().mean(), ["metric-wrong"]),
+], ids=["of rows too", "of pictures alone", "the lowest"])  # fmt: skip
+def test_a_metric_of_pixels_is_judged(metric, causes):
+    report = examine(F.cross_entropy, metric, model=seeded(of_pixels), train=pictures())
+    assert report.causes == causes and "metric-wrong" in judged(report)
+
+
 def test_pixels_that_a_reshape_alone_makes_rows_of():
     report = examine(seen_in(of_pixels, lambda z, y: F.cross_entropy(z.reshape(-1, 3), y.reshape(-1))))
     (check,) = report.failed
@@ -153,6 +163,35 @@ def test_a_sigmoid_before_the_loss_of_a_mask():
     assert examine(seen_in(mask(), F.binary_cross_entropy_with_logits, data=data)).causes == []
     ill = examine(seen_in(mask(nn.Sigmoid()), F.binary_cross_entropy_with_logits, data=data))
     assert ill.causes == ["softmax-twice"]
+
+
+def changed(x, y, turn, share=1.0):
+    """Pictures with the masks of the first `share` of them turned."""
+    count = round(share * len(x))
+    return x, torch.cat([turn(y[:count]), y[count:]])
+
+
+@pytest.mark.parametrize("turn, share, said", [
+    (lambda y: y.transpose(1, 2), 1.0, "transposed"),
+    (lambda y: y.flip(2), 0.5, "mirrored left to right"),
+    (lambda y: y.rot90(1, (1, 2)), 1.0, "turned by 270 degrees"),
+], ids=["all transposed", "half mirrored", "all turned"])  # fmt: skip
+def test_masks_that_were_turned_without_their_pictures(turn, share, said):
+    x, y = changed(*pictures(), turn, share)
+    for data, loss, make in (
+        ((x, y), F.cross_entropy, of_pixels),
+        ((x, (y > 0).float().unsqueeze(1)), F.binary_cross_entropy_with_logits, lambda: nn.Conv2d(3, 1, 3, padding=1)),
+    ):
+        (check,) = examine(seen_in(make, loss, data=data)).warned
+        assert check.cause == "labels-apart" and f"masks fit their pictures only when they are {said} (correlation" in check.why
+        assert check.fix == "flip, turn and cut a mask by the same numbers as its picture, in one function"
+
+
+def test_pictures_that_do_not_show_their_masks_are_left_alone():
+    x, y = pictures()
+    assert examine(seen_in(of_pixels, F.cross_entropy, data=(torch.rand(x.shape, generator=torch.Generator().manual_seed(0)), y))).causes == []
+    few = changed(x, y, lambda y: y.flip(2), 0.1)
+    assert examine(seen_in(of_pixels, F.cross_entropy, data=few)).causes == []
 
 
 # ---- A loss that cannot be read as one of scores and targets.
@@ -188,6 +227,13 @@ def test_an_autoencoder_whose_rate_is_too_large():
         assert examine(seen_in(make, F.mse_loss, lr, (x, x))).causes == causes
 
 
+def test_a_rate_at_which_a_squared_error_grows_without_end():
+    x, _ = some_digits()
+    make = lambda: nn.Sequential(nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, 784))
+    for lr, causes in (30.0, []), (1000.0, ["lr-large"]):
+        assert examine(seen_in(make, F.mse_loss, lr, (x, x), torch.optim.SGD)).causes == causes
+
+
 def stepped(loss, amend, model=None, optimizer=None, data=None):
     """What is seen of a loop that does something of its own between backward and step."""
     x, y = data or some_digits()
@@ -214,6 +260,11 @@ def clipped(value, model, optimizer):
     optimizer.step()
 
 
+def plain(value, model, optimizer):
+    value.backward()
+    optimizer.step()
+
+
 @pytest.mark.parametrize("loss", [F.cross_entropy, mixed])
 def test_a_scaled_loss_is_judged_as_it_was_before(loss):
     seen = stepped(loss, scaled)
@@ -226,7 +277,6 @@ def test_clipped_gradients_are_clipped_when_steps_are_made_again():
     far = lambda z, y: F.mse_loss(z, 100.0 * y.view(-1, 1))
     one = lambda: seeded(lambda: nn.Linear(784, 1))
     assert examine(stepped(far, clipped, one(), data=(x, y))).causes == []
-    plain = lambda value, model, optimizer: (value.backward(), optimizer.step())
     assert examine(stepped(far, plain, one(), data=(x, y))).causes == ["lr-large"]
 
 
@@ -328,6 +378,37 @@ def test_a_rate_that_falls_in_a_few_steps_is_named(schedule, said):
     assert [(check.cause, check.why) for check in report.failed] == [("lr-small", said)]
 
 
+@pytest.mark.parametrize("peak, causes", [(0.1, []), (300.0, ["lr-large"])])
+def test_a_rate_that_a_schedule_climbs_to(peak, causes):
+    x, y = some_digits()
+    model = seeded(of_digits())
+    optimizer = torch.optim.SGD(model.parameters(), 1.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=1000, div_factor=1e4)
+    with watch() as seen:
+        for xb, yb in DataLoader(TensorDataset(x, y), 16, shuffle=True):
+            optimizer.zero_grad()
+            F.cross_entropy(model(xb), yb).backward()
+            optimizer.step()
+            schedule.step()
+    report = examine(seen)
+    assert report.causes == causes
+    for check in report.warned:
+        assert check.why.startswith("the schedule climbs to lr=300, where the loss of one batch goes from 0.")
+        assert check.fix.startswith("max_lr=") and check.cured.startswith("one batch, 120 steps: loss 0.")
+
+
+@pytest.mark.parametrize("trained, causes", [("bias", ["not-optimised"]), ("2", []), ("", [])])
+def test_a_network_of_which_only_biases_are_trained(trained, causes):
+    x, y = some_digits()
+    model = seeded(of_digits())
+    for name, p in model.named_parameters():
+        p.requires_grad_(trained in name)
+    report = examine(stepped(F.cross_entropy, plain, model))
+    assert report.causes == causes
+    for check in report.warned:
+        assert check.why == "23580 weights are frozen, only 0.bias, 2.bias is trained"
+
+
 def test_words_that_are_their_own_targets():
     words = torch.randint(9, (64, 6), generator=torch.Generator().manual_seed(0))
     make = lambda: nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 9))
@@ -336,6 +417,15 @@ def test_words_that_are_their_own_targets():
     assert check.cause == "leak" and check.fix.startswith("shift them: inputs x[:, :-1], targets x[:, 1:]; fine for an autoencoder")
     assert check.why == "the targets [96] are the inputs [16, 6] themselves (limit: any other)"
     assert examine(seen_in(make, loss, data=(words, words.roll(1, 1)))).causes == []
+
+
+def test_a_metric_of_words_takes_scores_as_the_model_gives_them():
+    words = torch.randint(9, (64, 6), generator=torch.Generator().manual_seed(0))
+    model = seeded(lambda: nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 9)))
+    loss, right = lambda z, y: F.cross_entropy(z.flatten(0, 1), y.flatten()), lambda z, y: (z.argmax(2) == y).float().mean()
+    report = examine(loss, right, model=model, train=(words, words.roll(1, 1)))
+    assert report.causes == [] and {"metric-wrong", "metric-batches", "metric-hides-nan"} <= judged(report)
+    assert examine(loss, lambda z, y: -right(z, y), model=model, train=(words, words.roll(1, 1))).causes == ["metric-wrong"]
 
 
 def test_a_cure_is_not_shown_by_a_batch_of_one_class():
