@@ -79,6 +79,8 @@ def _examined(case: Case) -> list[Check]:
             found = Finding("skip", "there was no time left")
         else:
             found = _made(experiment, case)
+            if failed and found is not None and found.why.startswith(_RAISED):
+                found = Finding("skip", f"see {failed[0][1].cause}")  # which may well be why
         checks.append((experiment, _check(experiment, found)))
     lines = [_cured(case, check) for _, check in _led_back(checks)]
     for name, causes in missing.items():
@@ -102,6 +104,9 @@ def _check(experiment: Experiment, found: Finding | None) -> Check:
     return Check(experiment.cause, experiment.question, status, why, fix, cured)
 
 
+_RAISED = "this experiment failed"
+
+
 def _made(experiment: Experiment, case: Case) -> Finding | None:
     with undisturbed():
         torch.default_generator.manual_seed(0)  # the same report each time
@@ -118,7 +123,7 @@ def _made(experiment: Experiment, case: Case) -> Finding | None:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # whatever a stranger's code raises, sys.exit too
-            return Finding("skip", f"this experiment failed: {told(error)}")
+            return Finding("skip", f"{_RAISED}: {told(error)}")
 
 
 @contextlib.contextmanager

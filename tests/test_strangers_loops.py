@@ -453,6 +453,17 @@ def test_what_waits_for_a_cure_is_told():
     assert lines[row].startswith("- SKIP") and lines[row + 1].strip() == "see gradients-accumulate"
 
 
+def test_what_a_known_fault_breaks_waits_for_its_cure():
+    x, y = some_digits()
+    y[7] = 2
+    model = seeded(of_digits())
+    step = lambda xb, yb: F.cross_entropy(model(xb), yb).backward()
+    report = examine(F.cross_entropy, model=model, train=(x, y), step=step)
+    assert report.causes == ["bad-data"]
+    assert not [check for check in report if "experiment failed" in check.why]
+    assert "see bad-data" in {check.why for check in report.waiting}
+
+
 def test_time_that_others_take_is_no_work():
     since, began = stopwatch(), time.monotonic()
     time.sleep(0.3)
