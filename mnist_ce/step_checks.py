@@ -473,7 +473,7 @@ def _too_large_later(case: Case, start: float) -> Finding | None:
     climbing = lambda top, climb: _losses(case, top / rate, climb + 20, climb=climb)
     for climb in 20, 50, 100:  # a leap of one climb may be chance
         own = climbing(peak, climb)
-        if max(own) < _LEAP * start or own[-1] < start:
+        if max(own) < _LEAP * start:
             return None
     for top in 0.1 * peak, 0.01 * peak, 0.001 * peak:
         other = climbing(top, 100)

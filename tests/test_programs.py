@@ -77,6 +77,12 @@ def test_a_planted_fault_is_on_top(name):
     )
 
 
+def test_what_a_fault_breaks_waits_for_its_cure():
+    report = examine(**FAULTY["nine_columns"][1]())
+    assert not [check for check in report if "experiment failed" in check.why]
+    assert {check.why for check in report.waiting} == {"see columns"}
+
+
 @pytest.mark.parametrize("name", list(HEALTHY)[::3])
 def test_a_sound_program_is_acquitted(name):
     report = examine(**HEALTHY[name]())

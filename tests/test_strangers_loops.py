@@ -189,7 +189,8 @@ def test_masks_that_were_turned_without_their_pictures(turn, share, said):
 
 def test_pictures_that_do_not_show_their_masks_are_left_alone():
     x, y = pictures()
-    assert examine(seen_in(of_pixels, F.cross_entropy, data=(torch.rand(x.shape, generator=torch.Generator().manual_seed(0)), y))).causes == []
+    noise = torch.rand(len(x), 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    assert examine(seen_in(lambda: nn.Conv2d(1, 3, 3, padding=1), F.cross_entropy, data=(noise, y))).causes == []
     few = changed(x, y, lambda y: y.flip(2), 0.1)
     assert examine(seen_in(of_pixels, F.cross_entropy, data=few)).causes == []
 
@@ -378,7 +379,7 @@ def test_a_rate_that_falls_in_a_few_steps_is_named(schedule, said):
     assert [(check.cause, check.why) for check in report.failed] == [("lr-small", said)]
 
 
-@pytest.mark.parametrize("peak, causes", [(0.1, []), (300.0, ["lr-large"])])
+@pytest.mark.parametrize("peak, causes", [(0.1, []), (30.0, []), (300.0, ["lr-large"])])
 def test_a_rate_that_a_schedule_climbs_to(peak, causes):
     x, y = some_digits()
     model = seeded(of_digits())
@@ -451,17 +452,6 @@ def test_what_waits_for_a_cure_is_told():
     lines = str(report).splitlines()
     (row,) = [k for k, line in enumerate(lines) if "lr-large, lr-small" in line]
     assert lines[row].startswith("- SKIP") and lines[row + 1].strip() == "see gradients-accumulate"
-
-
-def test_what_a_known_fault_breaks_waits_for_its_cure():
-    x, y = some_digits()
-    y[7] = 2
-    model = seeded(of_digits())
-    step = lambda xb, yb: F.cross_entropy(model(xb), yb).backward()
-    report = examine(F.cross_entropy, model=model, train=(x, y), step=step)
-    assert report.causes == ["bad-data"]
-    assert not [check for check in report if "experiment failed" in check.why]
-    assert "see bad-data" in {check.why for check in report.waiting}
 
 
 def test_time_that_others_take_is_no_work():
