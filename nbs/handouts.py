@@ -8,7 +8,6 @@ questions.md, the questions of all lessons, for the class; and answers.md, the s
 import base64
 import html
 import json
-import os
 import re
 import shutil
 import sys
@@ -37,7 +36,7 @@ def of_lesson(path):
         for (number, caption), output in zip(captions, pictures, strict=True)
     ]
     questions = re.split(r"\n## (?:Next|Summary)", prose.partition("\n## Questions\n")[2])[0]
-    questions = re.sub(r"<details>\s*<summary>Answer</summary>\s*", "*Answer.* ", questions)
+    questions = re.sub(r"\s*<details>\s*<summary>Answer</summary>\s*", "\n\n*Answer.* ", questions)
     questions = re.sub(r"\n{3,}", "\n\n", questions.replace("</details>", "").strip())
     hint = r" \(The answer is in the folded cell\.\)"  # what follows it is the answer
     questions = re.sub(hint + r"\n\n", "\n\n*Answer.* The code below finds it. ", questions)
@@ -50,11 +49,9 @@ def of_lesson(path):
     return title, figures, "\n\n".join([questions, *answers]), "\n\n".join(asked)
 
 
-def moved(text, source, folder):
-    """Markdown of the file `source` with its links as they must be in `folder`, a link for each figure named."""
-    at = Path(os.path.relpath(source.parent, folder)).as_posix()
-    text = re.sub(r"\]\((?=#)", f"]({source.name}", text)
-    text = re.sub(r"\]\((?=[\w/.]+\.(?:ipynb|md)\b)", f"]({at}/", text)
+def alone(text):
+    """Markdown as it can be handed out: links are words, but for those to the figures that it names."""
+    text = re.sub(r"(?<!!)\[([^]]+)\]\([^)\s]+\)", r"\1", text)
     return re.sub(r"\b([Ff]igure (\d\d)\.(\d+))", r"[\1](figures/figure_\2_\3.png)", text)
 
 
@@ -77,8 +74,7 @@ vertical-align: top } tr { break-inside: avoid } code { font-size: 7.5pt; overfl
 
 
 def to_print(text):
-    """The chart's Markdown, paragraphs, a list and a table, as a page of HTML without links."""
-    text = re.sub(r"\[([^]]+)\]\([^)\s]+\)", r"\1", text)
+    """The chart's Markdown, paragraphs, a list and a table, without links, as a page of HTML."""
     body = []
     for block in text.strip().split("\n\n"):
         block = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(block, quote=False))
@@ -105,14 +101,13 @@ def main(folder):
         for number, caption, alt, data in figures:
             name = f"figure_{number.replace('.', '_')}.png"
             (folder / "figures" / name).write_bytes(data)
-            caption = moved(caption, path, folder)
-            listed.append(f"![{alt}](figures/{name})\n\n**Figure {number}.** {caption}")
-        asked.append(f"## {title}\n\n{moved(questions, path, folder)}")
-        answered.append(f"## {title}\n\n{moved(answers, path, folder)}")
+            listed.append(f"![{alt}](figures/{name})\n\n**Figure {number}.** {alone(caption)}")
+        asked.append(f"## {title}\n\n{alone(questions)}")
+        answered.append(f"## {title}\n\n{alone(answers)}")
     shutil.copy(NBS / "figures/index_1.png", folder / "front.png")
-    chart = re.search(r"(?ms)^## (My loss does not train\n.*?)\n## ", README.read_text()).group(1)
-    (folder / "chart.md").write_text(f"# {moved(chart, README, folder)}")
-    (folder / "chart.html").write_text(to_print(f"# {chart}"))
+    chart = re.search(r"(?ms)^#(# My loss does not train\n.*?)\n## ", README.read_text()).group(1)
+    (folder / "chart.md").write_text(alone(chart))
+    (folder / "chart.html").write_text(to_print(alone(chart)))
     (folder / "frozen.ipynb").write_text(of_the_class())
     shutil.copy(NBS.parent / "mnist_ce/mnist.npz", folder)
     for name, parts in ("figures", listed), ("questions", asked), ("answers", answered):

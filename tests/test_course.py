@@ -145,7 +145,9 @@ def test_the_handouts_stand_alone(tmp_path):
     assert not re.search(r"folded|(table|cell|printed) above|next cell|cell below", asked + answers)
     for name, text in texts.items():
         links = re.findall(r"\]\(([^)#\s]+)", text)
-        assert links and all((tmp_path / link).exists() for link in links), name
+        assert all((tmp_path / link).exists() for link in links), name
+        assert (".ipynb" not in text) and "](/" not in text and "](#" not in text, "links into the clone"
+        assert not re.search(r"^\d\. .+\n\*Answer", text, re.M), "Markdown would run the two together"
     assert "[figure 05.2](figures/figure_05_2.png)" in asked
     assert not re.search(r"(?<!\[)[Ff]igure \d\d\.\d", asked + answers), "each figure that is named is on the sheet"
     assert "| symptom |" in texts["chart.md"] and (tmp_path / "front.png").stat().st_size > 1000
