@@ -69,15 +69,23 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     return change(value)
 
 
+_GRAD = Tensor.grad.__get__  # type: ignore
+
+
 class Tape(TorchFunctionMode):
     """Notes calls of torch's functions that make tensors."""
 
     def __init__(self, calls: list[Call]):
         super().__init__()
         self.calls, self.on = calls, True
+        self.no_leaf: list[int] | None = None  # the shape of what was asked for .grad in vain
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        if out is None and func == _GRAD and self.on:
+            asked = args[0]
+            if asked.requires_grad and not (asked.is_leaf or asked.retains_grad):
+                self.no_leaf = list(asked.shape)
         made = isinstance(out, (Tensor, tuple)) or func is Tensor.__setitem__
         if self.on and made:
             if len(self.calls) >= 20_000:  # data that are read in before the first step

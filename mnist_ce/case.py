@@ -54,6 +54,7 @@ from mnist_ce.watching import (
     Layer,
     Seen,
     Update,
+    held_by,
     undisturbed,
     watch,
 )
@@ -572,6 +573,11 @@ class Case:
         given = self.get("model")
         if given is not None:
             return given if self.seen is None else self.seen.view_of(given)
+        if self.seen is not None and self.get("optimizer") is not None:
+            held = {id(p) for p in held_by(self.get("optimizer"))}
+            for forward in self.seen.of(Forward):  # of two networks the one that it moves
+                if forward.grad and held & {id(p) for p in forward.model.parameters()}:
+                    return forward.model
         if self.seen is not None and self.seen.model is not None:
             return self.seen.model
         raise Unseen("no model was seen: pass model=")
@@ -792,7 +798,8 @@ class Case:
         if loss is None and self.error is not None:
             raise Unseen(f"step(xb, yb) raises {told(self.error)}")
         if loss is None:
-            raise Unseen("the step's loss cannot be read: pass loss=")
+            instead = "" if self.watched is not None else ": pass loss="
+            raise Unseen(f"the step's loss cannot be read{instead}")
         flat = self.scored and self.trace[0].ndim == 1
         if self.in_step is not None and self.device.type != "cpu":
             there, inner = self.device, loss

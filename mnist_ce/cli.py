@@ -1269,7 +1269,9 @@ def _doctor(
                 for name, value in names.items()
                 if value is not None
             }
-            return doctor.write_report(doctor.examine(loss, columns=columns, **given), answer)
+            report = doctor.examine(loss, columns=columns, **given)
+            named = (doctor.for_the_shell(check, tuple(names)) for check in report)
+            return doctor.write_report(doctor.Report(named), answer)
         if script:
             report = _examined(str(target), arguments, seconds, training, names)
         elif target is not None and Path(target).exists():

@@ -34,6 +34,14 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
 
+# %% ../nbs/reference/00_data.ipynb #f63921ec
+def warn(message: str) -> None:
+    """A warning at the line outside of this package that led to it."""
+    frame, level = sys._getframe(1), 2
+    while frame and frame.f_globals.get("__name__", "").startswith(f"{__name__.partition('.')[0]}."):
+        frame, level = frame.f_back, level + 1  # type: ignore
+    warnings.warn(message, stacklevel=level)
+
 # %% ../nbs/reference/00_data.ipynb #c6e0ee05
 def shows(way: Callable) -> Callable:
     """A way in which an object shows itself, that never raises: else the object is but named."""
@@ -158,7 +166,7 @@ class Digits:
         assert x is not None
         digits = cls(x, torch.from_numpy(codes).unsqueeze(1).to(x.device), known, index)
         for doubt in [*doubts, *_doubts(digits, call)]:
-            warnings.warn(f"Digits.of: {doubt}", stacklevel=2)
+            warn(f"Digits.of: {doubt}")
         return digits
 
     @property
@@ -1186,17 +1194,15 @@ def _check_pair(train: Any, valid: Any) -> None:
             ))
     _refuse("train and valid", faults)
     if len(valid) > 1 and len(valid.y.unique()) == 1 < len(train.y.unique()):
-        warnings.warn(
+        warn(
             f"valid holds images of {valid.classes[int(valid.y[0])]!r} alone, train of others too: "
-            "divide sorted images at random, train, valid = data.split(0.2)",
-            stacklevel=3,
+            "divide sorted images at random, train, valid = data.split(0.2)"
         )
     seen, count = _seen(train.x, valid.x)
     if seen:
-        warnings.warn(
+        warn(
             f"{seen} of the {count} validation images looked up are training images: the accuracy "
-            "on them says nothing about new images. Validate on others, as mnist_sample()[1] does",
-            stacklevel=3,
+            "on them says nothing about new images. Validate on others, as mnist_sample()[1] does"
         )
 
 

@@ -33,6 +33,10 @@ from .watching import Backward, Forward, undisturbed, watch
 # %% ../nbs/reference/14_data_checks.ipynb #fa8e8eb4
 def _fed(case: Case) -> tuple[Tensor, Tensor]:
     """The inputs as the model gets them in training, at most 1000 rows, and their targets."""
+    seen = [] if case.watched is None else case.watched.of(Forward)
+    own = [f.x for f in seen if f.grad and f.model is case.model and isinstance(f.x, Tensor)]
+    if any(x.grad_fn is not None for x in own):
+        raise Unseen("what the model is given was made by other layers")
     if case.seen is not None and case.has("model" if case.get("model") is not None else "run"):
         found = _gathered([f for f in case.seen.of(Forward) if f.grad], case.model, 1000)
         if found is not None:
@@ -260,6 +264,10 @@ def _imbalance(case: Case) -> Finding | None:
     if case.guessed:
         raise Unseen(UNKNOWN)
     counts = torch.bincount(labels)
+    if len(labels) >= 200 and (counts > 0).sum() == 1 < (case.columns or 1):
+        why = f"all {len(labels)} examples that were drawn are of class {int(counts.argmax())}"
+        fix = "shuffle; a WeightedRandomSampler takes a weight for each example, weights[labels]"
+        return Finding("warn", why, fix)
     share = float(counts.max()) / len(labels)
     if share < 0.8 or (counts > 0).sum() < 2:
         return None
@@ -301,14 +309,16 @@ def _sorted(case: Case) -> Finding | None:
 # %% ../nbs/reference/14_data_checks.ipynb #bc5c37b8
 def _apart(case: Case) -> Finding | None:
     scrambled = _scrambled(case)
-    if scrambled:
-        return Finding("fail", scrambled, "scores.permute(0, 2, 3, 1).reshape(-1, C)")
+    if scrambled is not None:
+        return scrambled
     turned = _turned(case)
     if turned:
         return Finding("fail", turned, "scores.transpose(0, 1), or batch_first=True")
     moved = _moved_in_step(case)
     if moved:
         return Finding("fail", moved, "index inputs and targets by the same order")
+    if not case.has("train"):
+        raise Unseen("pass train=")
     misplaced = _misplaced(case)
     if misplaced is not None:
         return misplaced
@@ -354,22 +364,24 @@ def _apart(case: Case) -> Finding | None:
     return None
 
 
-def _scrambled(case: Case) -> str:
-    """Whether scores of pixels [N, C, H, W] become rows of C numbers by a reshape alone."""
+def _scrambled(case: Case) -> Finding | None:
+    """Scores [N, C, H, W] or [N, C, T] that become rows of C numbers by a reshape alone."""
     if case.seen is None:
-        return ""
+        return None
     maps = [f.out for f in case.seen.of(Forward) if f.grad and f.out is not None]
     for call in (call for back in case.seen.of(Backward) for call in back.calls):
         of = next((t for t in taken(call) if any(t is z for z in maps)), None)
-        if call.function.__name__ not in ("reshape", "view") or of is None or of.ndim < 4:
+        if call.function.__name__ not in ("reshape", "view") or of is None or of.ndim < 3:
             continue
         c, rows = of.shape[1], call.out
-        several = c > 1 and of[0, 0].numel() > 1
+        several = c > 1 and of[0, 0].numel() > 1 and (of.ndim > 3 or of.shape[2] != c)
         if several and rows.ndim == 2 and rows.shape[1] == c and len(rows) == of.numel() // c:
             given, made = list(of.shape), list(rows.shape)
-            how = f"by {call.function.__name__} alone, which mixes pixels"
-            return f"scores {given} become {made} {how}"
-    return ""
+            mixed, order = ("pixels", "0, 2, 3, 1") if of.ndim > 3 else ("places", "0, 2, 1")
+            how = f"by {call.function.__name__} alone, which mixes {mixed}"
+            fix = f"scores.permute({order}).reshape(-1, C)"
+            return Finding("fail", f"scores {given} become {made} {how}", fix)
+    return None
 
 
 def _turned(case: Case) -> str:
@@ -489,9 +501,25 @@ def _copied(case: Case) -> Finding | None:
             fix = "shift them: inputs x[:, :-1], targets x[:, 1:]; fine for an autoencoder, or a "
             fix += "model that shifts or masks them itself"
             return Finding("warn", f"the targets {list(y.shape)} are {own}", fix)
+        if each and torch.equal(y.view_as(x)[:, :-1], x[:, 1:].to(y)) and _foresees(case, x):
+            why = "each target is the next word, and scores change with the words that follow"
+            fix = "a causal mask in the model, as generate_square_subsequent_mask makes it"
+            return Finding("fail", why, fix)
     if not case.has("valid"):
         raise Unseen("pass valid=")
     return None
+
+
+def _foresees(case: Case, x: Tensor) -> bool:
+    """Whether scores [N, T, C] of all places but the last depend on the last word."""
+    other = x.clone()
+    other[:, -1] = x[:, 0]
+    with case.resting(), torch.no_grad():
+        outs = [case.model(words) for words in (x, other)]
+    if not all(isinstance(out, Tensor) and out.shape[:2] == x.shape for out in outs):
+        return False
+    moved = (outs[0] - outs[1]).abs()[:, :-1]
+    return float(moved.max()) > 1e-3 * float(outs[0].abs().max())
 
 
 def _leak(case: Case) -> Finding | None:
@@ -649,7 +677,7 @@ OF_DATA = [
     Experiment("imbalance", "no class nearly always", "train", _imbalance,
                "report balanced accuracy, or weigh the classes; compare with that share",
                "labels-apart"),
-    Experiment("labels-apart", "neighbors agree", "train", _apart,
+    Experiment("labels-apart", "neighbors agree", "", _apart,
                "look at a few inputs beside their labels, then at the code that pairs them: one "
                "index for both", "split-differs augmentation"),
     Experiment("augmentation", "augmented inputs show their label", "train valid", _augmented,

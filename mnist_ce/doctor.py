@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CAUSES', 'EXPERIMENTS', 'examine', 'glance', 'where_raised', 'find_object', 'examine_script', 'report_apart',
-           'write_report', 'Check', 'Report', 'watch']
+           'write_report', 'for_the_shell', 'Check', 'Report', 'watch']
 
 # %% ../nbs/reference/17_doctor.ipynb #a4df27b3
 import contextlib
@@ -366,7 +366,7 @@ def _name_instead(name: str) -> str:
     if _is_file(name.rstrip(":")):
         return f"complete: write {name.rstrip(':')}:NAME, with the name of your function"
     first, _, last = name.rpartition(".")
-    if first and last.isidentifier():
+    if first and last.isidentifier() and not Path(name).exists():
         return f"module:function: write {first}:{last}"
     return "module:function, such as torch.nn.functional:cross_entropy, or file.py:function"
 
@@ -433,7 +433,8 @@ def examine_script(
     report, _, how = report_apart(["-c", code], given)
     if report is None:
         which = f"no training {training}" if training > 1 else "no training"
-        raise ValueError(f"{path}: {which} was seen in it. It ended with {how}")
+        ended = how.replace("exit code 0: ", "")  # it was stopped, and says so
+        raise ValueError(f"{path}: {which} was seen in it. It ended with {ended}")
     return report
 
 
@@ -480,13 +481,17 @@ def _metric_of(space: dict[str, Any]) -> Any:
     return _of_learner(found[0], {})["metric"] if len(found) == 1 else None
 
 
-def _for_a_script(check: Check) -> Check:
-    """A check that names what a script can be given, and no argument of `examine`."""
+def for_the_shell(check: Check, options: tuple[str, ...] = ("metric", "valid")) -> Check:
+    """A check that names options of the command line, and no argument of `examine`.
+
+    options: those there are; by default, those beside a script.
+    """
     named = lambda found: (
-        f"name it: --{found[1]} NAME" if found[1] in ("metric", "valid")
+        f"name it: --{found[1]} NAME" if found[1] in options
         else f"in Python, watch the loop and pass {found[1]}= beside it"
     )  # fmt: skip
     why, fix = (re.sub(r"pass (\w+)=(?: instead)?$", named, text) for text in check[3:5])
+    fix = re.sub(r"pass columns=(\d+)$", r"write --columns \1", fix)
     return check._replace(why=why, fix=fix)
 
 
@@ -524,7 +529,7 @@ def _run_watched() -> None:
                 try:
                     judge = own("metric", metric) or _metric_of(vars(main))
                     report = examine(seen, judge, valid=own("validation data", valid))
-                    write_report(Report(map(_for_a_script, report)), Path(answer))
+                    write_report(Report(map(for_the_shell, report)), Path(answer))
                 except (ValueError, TypeError) as reason:  # no such name, or no function
                     write_file(answer, json.dumps(str(reason)).encode())
             else:

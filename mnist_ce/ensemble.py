@@ -9,7 +9,6 @@ __all__ = ['fit_many', 'compare', 'sweep', 'comparison_table', 'difference_table
 import itertools
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
@@ -23,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from . import __version__
-from .data import Digits
+from .data import Digits, warn
 from .metrics import standard_metrics
 from .model import Linears
 from mnist_ce.results import (
@@ -214,7 +213,7 @@ def finished(
                     runs.save(place(left[i]))
             except OSError as error:
                 kept = False
-                warnings.warn(f"{error}: what is finished is not kept, training goes on")
+                warn(f"{error}: what is finished is not kept, training goes on")
             each(runs)
     except KeyboardInterrupt:
         return done, True

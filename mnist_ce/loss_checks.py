@@ -226,7 +226,8 @@ def _not_finite(case: Case) -> Finding | None:
                     continue
                 if labels is not every or len(every) == 1:
                     slope = shown(slopes[:2].sum(0))
-                    return Finding("fail", f"{seen}: loss {number(value)}, gradient {slope}")
+                    fix = _RAW_OF_ONE if it.reading.columns == 1 else ""
+                    return Finding("fail", f"{seen}: loss {number(value)}, gradient {slope}", fix)
             else:
                 why = f"{len(every)} such rows, the first {seen}: loss {number(value)}"
                 return Finding("fail", why)
@@ -463,7 +464,7 @@ def _mixes(case: Case) -> Finding | None:
     first, then = (shown(it.value_and_slopes(s, labels)[1][0]) for s in (scores, other))
     if first == then:
         return Finding("fail", "an example's loss depends on the others in its batch")
-    why = f"one example's gradient is {first}, {then} when the others' scores change"
+    why = f"one example's gradient is {first}, and {then} once the others' scores change"
     return Finding("fail", why)
 
 
@@ -715,6 +716,22 @@ def _twice_in_step(case: Case) -> Finding | None:
     return None
 
 
+def _exclusive(case: Case) -> Finding | None:
+    """Cross entropy of several labels for an example: its classes exclude each other."""
+    backs = [] if case.seen is None else case.seen.of(Backward)
+    for call in behind(backs[0].calls, backs[0].root) if backs else []:
+        target = [*call.args, call.kwargs.get("target"), call.kwargs.get("input")]
+        y = next((t for t in target[1:] if isinstance(t, Tensor)), None)
+        if call.function.__name__ != "cross_entropy" or y is None or not y.is_floating_point():
+            continue
+        counts = y.sum(1)
+        if y.ndim == 2 and ((y == 0) | (y == 1)).all() and (counts != 1).double().mean() > 0.05:
+            why = f"cross entropy of targets with {number(counts.min())} to {number(counts.max())} "
+            why += "labels for an example: its classes exclude each other"
+            return Finding("fail", why, "F.binary_cross_entropy_with_logits(scores, targets)")
+    return None
+
+
 def _normalized_again(first: str, out: Tensor, second: str) -> Finding:
     low, high = number(out.min()), number(out.max())
     why = f"{first} made the outputs from {low} to {high}, and {second} in the loss"
@@ -725,6 +742,8 @@ _NO_END = "give the loss the raw scores: no softmax or sigmoid at the end of the
 
 
 def _bounded_by_model(case: Case) -> Finding | None:
+    if case.regression:
+        return _out_of_reach(case)
     z, it, ending = case.z, _of(case, "bounded-scores"), case.ending
     again = _normalizes(it)
     if it.kind != "logits" or ending not in SQUASH or ending == "softmax":
@@ -736,6 +755,24 @@ def _bounded_by_model(case: Case) -> Finding | None:
     if zeros > 0:
         why += f", {number(100 * zeros)}% exactly 0"
     return Finding("fail", why, "let the model end in its last linear layer")
+
+
+def _out_of_reach(case: Case) -> Finding | None:
+    """Targets that are numbers, and lie where the end of the model does not reach."""
+    low, high = _REACH.get(case.ending, (-torch.inf, torch.inf))
+    y = case.first[1].detach()
+    beyond = float(((y < low) | (y > high)).double().mean())
+    if not beyond > 0.05:
+        return None
+    why = f"{SQUASH[case.ending]} ends the model, and {number(100 * beyond)}% of the targets lie "
+    why += f"outside of {number(low)} to {number(high)}" if high < torch.inf else "below 0"
+    return Finding("fail", why, "let the model end in its last linear layer")
+
+
+_REACH = dict(
+    relu=(0.0, torch.inf), softplus=(0.0, torch.inf), sigmoid=(0.0, 1.0), softmax=(0.0, 1.0),
+    tanh=(-1.0, 1.0),
+)  # fmt: skip
 
 
 def _normalizes(it: Subject) -> str:
@@ -800,6 +837,10 @@ def _nll_input(case: Case) -> Finding | None:
 
 # %% ../nbs/reference/11_loss_checks.ipynb #cfe7eb40
 _RAW = "F.cross_entropy of raw scores; by hand: log_softmax, not softmax and log"
+_RAW_OF_ONE = (
+    "F.binary_cross_entropy_with_logits of raw scores and targets 0 and 1; by hand: F.softplus(-z) "
+    "for 1, F.softplus(z) for 0"
+)
 _NO_SQUASH = "give the loss the raw scores: no softmax, sigmoid, ReLU or clamp before it"
 
 COLUMNS = [
@@ -836,6 +877,7 @@ OF_LOSS = [
 ]  # fmt: skip
 TRAPS = [Experiment("broadcast", "no trap for targets [N]", "loss", _could_broadcast)]
 OF_MATCH = [
+    Experiment("target-form", "one label for each", "run", _exclusive, "", "weak-pull lr-large"),
     Experiment("softmax-twice", "softmax taken once", "loss model", _twice_by_model, "",
                "bounded-scores weak-pull lr-small vanishing"),
     Experiment("softmax-twice", "softmax taken once", "run", _twice_in_step, "",

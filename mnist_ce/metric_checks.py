@@ -177,6 +177,9 @@ def _wrong(case: Case) -> Finding | None:
         right, turned = (float(it.call(scores, square)) for scores in (z, -z))
         if (it.why or it.metric is None) and right == 1 > turned:
             axis = "argmax(1), over the classes, not argmax(0), over the examples"
+            if it.columns == 1:
+                cut = 0.5 if it.kind == "probabilities" else 0
+                axis = f"of one column argmax is always 0: compare scores > {cut} with the targets"
     if it.metric is None:
         fix = axis or "write it as metric(scores [N, C], targets) -> a number; C is `columns`"
         return Finding("fail", str(it.failure).split("\n")[0][:160], fix)

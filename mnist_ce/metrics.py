@@ -8,14 +8,13 @@ __all__ = ['binary_accuracy', 'accuracy', 'Pooled', 'BatchMeans', 'measure', 'Ev
 
 # %% ../nbs/reference/05_metrics.ipynb #ec831f59
 import copy
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from .data import Digits, batches
+from .data import Digits, batches, warn
 from .losses import cross_entropy_loss
 from .results import own_settings
 from .scores import Kind, Loss, as_kind, as_loss, check_batch
@@ -202,10 +201,8 @@ def as_metric(
         if found is None:
             raise ValueError(f"{refusal}; {called}") from refusal
         if best < 1e-6:
-            warnings.warn(
-                f"the metric {name!r} gives right answers and wrong ones the same value: {called}",
-                stacklevel=3,
-            )
+            same = "gives right answers and wrong ones the same value"
+            warn(f"the metric {name!r} {same}: {called}")
         return found
 
 # %% ../nbs/reference/05_metrics.ipynb #eba88750

@@ -109,7 +109,7 @@ def _random(case: Case) -> Finding | None:
 
 def _mixes(case: Case) -> Finding | None:
     x, _ = case.first
-    if len(x) < 3 or _random(case) is not None:
+    if len(x) < 3 or (x == x[:1]).all() or _random(case) is not None:
         return None
     for row in 0, len(x) - 1:
         other = x[1:2].expand_as(x).clone()

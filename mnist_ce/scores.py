@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .data import warn
 from .results import own_settings
 
 # %% ../nbs/reference/03_scores.ipynb #497dee93
@@ -573,7 +574,7 @@ def as_loss(loss: Any, classes: int, *, columns: int | None = None, device: Any 
                 "(softmax over dim=0, a broadcast, or a ratio over the batch such as Dice?)"
             )
         for doubt in doubts:
-            _warn(doubt)
+            warn(doubt)
         return replace(_loss_from(loss, name, found, device), doubts=tuple(doubts))
 
 
@@ -585,8 +586,6 @@ def _told(tried: dict[str, str]) -> str:
     return "\n".join(f"  {same[0]}{more(same)}: {why}" for why, same in ways.items())
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, UserWarning, stacklevel=4)
 
 
 def _loss_from(loss: Callable[..., Any], name: str, found: Reading, device: Any) -> Loss:

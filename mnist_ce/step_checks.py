@@ -49,6 +49,11 @@ def _cut(case: Case) -> Finding | None:
     seen = case.seen
     if seen is None:
         raise Unseen("pass step= and train=")
+    if seen.tape.no_leaf is not None:
+        why = f"the loop asks a tensor {seen.tape.no_leaf} for its gradient, and it is no leaf: it "
+        why += "was computed from another, which gets the gradient"
+        fix = "call requires_grad_() last: (0.01 * torch.randn(…)).requires_grad_()"
+        return Finding("fail", why, fix)
     fix = "leave out .detach(), .data, .item(), requires_grad_() of the loss, and no_grad"
     if case.error is not None and "does not require grad" in str(case.error):
         return Finding("fail", f"step(xb, yb) raises {told(case.error)}", fix)
@@ -130,6 +135,18 @@ def _still(case: Case) -> Finding | None:
                 "fail", f"{calls} calls the model, and never backward", "loss.backward()"
             )
         raise Unseen("no call of a model was seen: pass model=, and a step that trains it")
+    if seen.faint is not None:
+        why = "a GradScaler's gradients were clipped before they were scaled back: of a norm of "
+        why += "{1:.3g} is left {0:.3g}".format(*seen.faint)
+        return Finding("fail", why, "scaler.unscale_(optimizer) before clip_grad_norm_")
+    for optimizer in seen.optimizers if len(seen.optimizers) > 1 else []:
+        own = [u for u in updates if u.optimizer is optimizer]
+        if len(own) > 2 and all(u.empty for u in own):
+            held = held_by(optimizer)
+            why = f"in {len(own)} steps an optimizer found no gradient in its {len(held)} "
+            why += f"parameters, the first {list(held[0].shape)}"
+            fix = "its loss must depend on them: no detach() on the way"
+            return Finding("warn", why, fix)
     if any(b.moved for b in backs) or len(backs) < 2:
         return None
     reached = max(b.reached for b in backs)
@@ -138,15 +155,20 @@ def _still(case: Case) -> Finding | None:
     if not updates:
         if len(backs) < 4:
             return None
+        if seen.stepped_late:
+            why = f"backward ran {len(backs)} times before the first step of the optimizer"
+            fix = "optimizer.step() inside the loop over batches, after each backward()"
+            return Finding("warn", why, f"{fix}; fine where so many are added up on purpose")
         why = f"backward ran {len(backs)} times, no optimizer stepped, and no weight changed"
-        return Finding("fail", why, "optimizer.step() after loss.backward()")
+        fix = "optimizer.step() after loss.backward(), for each batch; by hand "
+        return Finding("fail", why, f"{fix}p.data -= lr * p.grad: p = p - … makes another tensor")
     if all(u.empty for u in updates):
         held = [p for u in updates for p in held_by(u.optimizer)]
         if not any(p.requires_grad for p in held):
             why = "all parameters that the optimizer holds are frozen: requires_grad is False"
             return Finding("fail", why, "hand it the parameters that are to be trained")
         why = f"{len(updates)} times backward gave {reached} parameters a gradient, the optimizer "
-        fix = "zero_grad(), then backward(), then step()"
+        fix = "zero_grad() after step(), or before the first backward(), and never in between"
         return Finding("fail", f"{why}found none: it was cleared between backward and step", fix)
     rates = [g.get("lr") for u in updates for g in u.optimizer.param_groups]
     if all(rate is not None and float(rate) < 1e-6 for rate in rates):
@@ -413,6 +435,7 @@ def _bar(case: Case, start: float) -> float:
     shares = torch.bincount(y, minlength=it.reading.columns).float() / len(y)
     same = [shares.clamp(min=1e-3).log()] if it.reading.columns > 1 else torch.linspace(-40, 40, 41)
     constant = min(float(it.mean(scores.expand(len(y), it.reading.columns), y)) for scores in same)
+    constant *= len(y) if it.reading.reduction == "sum" else 1
     return min(start, constant) if constant > 0 and start > 0 else start
 
 
@@ -502,9 +525,10 @@ def _stuck(case: Case) -> Finding | None:
 def _too_small(case: Case) -> Finding | None:
     rate, rates = _rate(case), _rates(case)  # of one optimizer
     top = max(rates, default=0.0)  # not the first, which is 0 where a warm-up begins
-    if len(rates) > 5 and rates[-1] < 0.1 * top:
+    if len(rates) > 5 and rates[-1] < 0.1 * top and not (case.by_hand and _slowing(rates)):
         why = f"the rate falls from {number(top)} to {number(rates[-1])} in {len(rates)} steps"
-        return Finding("fail", why, "scheduler.step() once an epoch, not in each batch")
+        lower = "lower it" if case.by_hand else "scheduler.step()"
+        return Finding("fail", why, f"{lower} once an epoch, not in each batch")
     own = _at(case, 1)
     if len(own) < 20 or not all(abs(value) < 1e30 for value in own):
         return None
@@ -528,6 +552,12 @@ def _too_small(case: Case) -> Finding | None:
     return None
 
 
+def _slowing(rates: list[float]) -> bool:
+    """Whether rates fall ever more slowly, as 1/n does, and not by one factor at each step."""
+    factors = [after / before for before, after in zip(rates, rates[1:])]
+    return factors[-1] > factors[len(factors) // 2] + 0.02
+
+
 def _zero(case: Case) -> Finding:
     """A rate of 0: a scheduler of torch's leaves the rate that it began with as initial_lr."""
     base = max(float(group.get("initial_lr") or 0) for group in case.optimizer.param_groups)
@@ -541,7 +571,7 @@ def _zero(case: Case) -> Finding:
 def _rates(case: Case) -> list[float]:
     """The rate in each of 12 steps, as the user's own step sets it."""
     if case.watched is not None:
-        return [update.rate for update in case.watched.of(Update)]
+        return [update.rate for update in case.watched.of(Update)] or case.watched.rates
     if case.get("step") is None:
         return []
     step, rates = case.get("step"), []  # type: Any, list[float]
@@ -615,12 +645,13 @@ OF_STEP = [
     Experiment("raises", "it runs through", "run", _raises,
                "run it by itself: the last line of its traceback in your own file is the place"),
     Experiment("no-gradient", "backward arrives", "run", _cut, "",
-               "weights-do-not-move lr-small lr-large gradients-accumulate"),
+               "weights-do-not-move lr-small lr-large gradients-accumulate raises labels-apart"),
     Experiment("not-optimised", "the optimizer holds the model", "model optimizer", _not_optimised,
                "", "weights-do-not-move lr-small lr-large gradients-accumulate weight-decay"),
     Experiment("gradients-accumulate", "gradients are cleared", "run", _accumulates,
                "optimizer.zero_grad() before each backward", "lr-large lr-small"),
-    Experiment("weights-do-not-move", "weights move", "run", _still, "", "lr-small lr-large"),
+    Experiment("weights-do-not-move", "weights move", "run", _still, "",
+               "lr-small lr-large weak-pull"),
     Experiment("wrong-mode", "train and eval modes", "model", _mode, "", "metric-wrong"),
     Experiment("sign", "the weights go downhill", "optimizer", _ascends, "", "lr-large"),
     Experiment("weight-decay", "weights may grow", "model optimizer losses", _decay, "",

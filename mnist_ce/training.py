@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .data import Digits, _check_pair, batches, seeded
+from .data import Digits, _check_pair, batches, seeded, warn
 from .doctor import glance
 from .metrics import Metric, as_metric, input_shape, measure, standard_metrics
 from .model import Linears, Network, NonFinite
@@ -330,7 +330,7 @@ def network_of(module: Any, loss: Any, data: Digits, device: torch.device) -> Ne
     trains = any(p.requires_grad for p in module.parameters())
     for check in glance(module, spread[:64], labels[:64]) if trains else []:
         told = f"the model cannot train as it should, {check.cause}: {check.why}. {check.fix}"
-        warnings.warn(told, stacklevel=3)
+        warn(told)
     return Network(module, known, shape, recipe=recipe_of(module))
 
 
@@ -348,11 +348,10 @@ def _of_probabilities(loss: Loss, scores: Tensor) -> Loss:
     unsure = torch.full_like(sure, 1 / len(labels))
     best, worst = loss.means(torch.stack([sure, unsure]), labels).tolist()
     if not abs(best) < 0.05 * abs(worst):
-        warnings.warn(
+        warn(
             f"the model ends in a sigmoid or softmax, and {loss.name} takes raw scores: it does so "
             f"again, and where the model is right and sure the loss is still {best:.2f}. Take the "
-            "end off the model",
-            stacklevel=4,
+            "end off the model"
         )
     return replace(loss, scores="probabilities")
 
@@ -498,18 +497,17 @@ def _warn_if_stuck(run: Run, valid: Digits, rate: Any, loss: Loss, columns: int)
     ended = run.valid_loss[-1].item() if len(run.valid_loss) else 0.0
     told = _too_fast(ended, valid, rate, loss, columns)
     if told:
-        warnings.warn(f"{run.settings['loss']}: the loss ended at {told}", stacklevel=3)
+        warn(f"{run.settings['loss']}: the loss ended at {told}")
         return
     if len(run.valid_loss) < 3:  # too soon to tell
         return
     scores = run.runs.answers(valid)[0]
     answers = scores.max(1).indices.unique()
     if len(answers) == 1 and len(valid.y.unique()) > 1 and not scores.isnan().any():
-        warnings.warn(
+        warn(
             f"{run.settings['loss']}: the model answers {valid.classes[int(answers)]!r} to every "
             f"validation image, an accuracy of {run.accuracy[-1]:.4f}: it has not learned. Is "
-            f"lr={rate:g} too large or too small? examine(loss, model=…) looks for other causes",
-            stacklevel=3,
+            f"lr={rate:g} too large or too small? examine(loss, model=…) looks for other causes"
         )
 
 
@@ -601,7 +599,7 @@ class StateFile:
         try:
             write_checkpoint(self.path, runs.kept() | dict(training=training))
         except OSError as error:
-            warnings.warn(f"{error}: the state is not kept, training goes on", stacklevel=4)
+            warn(f"{error}: the state is not kept, training goes on")
 
     def read(self, models: Any, order: torch.Generator) -> Runs | None:
         """The epochs so far, with `models`, `order` and the random state as they were then."""

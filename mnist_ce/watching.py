@@ -104,8 +104,9 @@ class Update(NamedTuple):
 # %% ../nbs/reference/09_watching.ipynb #315421cf
 def moody(model: nn.Module) -> list[nn.Module]:
     """The parts of a model that behave otherwise in training than in evaluation."""
-    kinds = nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase
-    return [part for part in model.modules() if isinstance(part, kinds)]
+    drops, norms = nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase
+    kind = lambda part: isinstance(part, norms) or isinstance(part, drops) and part.p > 0
+    return [part for part in model.modules() if kind(part)]
 
 
 def held_by(optimizer: Any) -> list[Tensor]:
@@ -158,7 +159,8 @@ class Seen:
         self._sums: list[float] = []
         self.trained: set[tuple[int, bool]] = set()  # models that were sent backward, in which mode
         self.clipped: float | None = None  # the largest norm that gradients were clipped to
-        self._norm = 0.0  # of the gradients, when they came
+        self.faint: tuple[float, float] | None = None  # what a scaled loss's gradients came to, of
+        self._norm, self._scale = 0.0, 1.0  # of the gradients, when they came; of their loss
         self.slopes: set[int] = set()  # the ids of parameters that had a gradient at some step
         self._used: set[int] = set()  # parameters whose gradient a step has used
         self._tainted: set[int] = set()  # and that held it still when the next was added
@@ -166,6 +168,8 @@ class Seen:
         self._by_hand: ByHand | None = None  # a model that is no module
         self._before: list[tuple[Tensor, Tensor, Tensor]] = []  # weights, copies, gradients
         self.measured: torch.optim.SGD | None = None  # a step by hand, as torch would make it
+        self.rates: list[float] = []  # of steps by hand
+        self.stepped_late = False  # whether the first step of an optimizer came after all that
 
     def of(self, kind: type) -> list[Any]:
         """The events of one kind, in order."""
@@ -286,7 +290,7 @@ class Seen:
         self._trained = True
         root, weights = first_tensor(tensors), []  # type: Any, list[Tensor]
         _, root = self._unscaled.pop(id(root), (None, root))
-        scaled = root is not first_tensor(tensors)
+        given = first_tensor(tensors)
         if not self.full:
             with contextlib.suppress(Exception):  # what cannot be read must not end the loop
                 self._measure()
@@ -314,7 +318,9 @@ class Seen:
             self._begin_again()
         value, calls = float(root.detach().double().mean()), self.calls[:]
         out = function(tensors, *args, **kwargs)
-        self._norm = 0.0 if scaled else norm_of(self._weights.values())
+        mean = lambda number: float(number.detach().double().mean())
+        self._scale = mean(given) / mean(root) if given is not root and mean(root) else 1.0
+        self._norm = norm_of(self._weights.values()) / self._scale
         reached = sum(map(has, self._weights.values()))
         slopes = [(p, p.grad) for p in self._weights.values()]
         if function is self.grad:
@@ -322,7 +328,7 @@ class Seen:
             slopes = [*zip(tensors_in([args[:1], kwargs.get("inputs")]), out)]
         if self.of(Backward):
             root, calls = None, []  # the first is enough
-        if self._may_measure and sum(p.numel() for p, _ in slopes) <= 10_000_000:
+        if not self.of(Update) and sum(p.numel() for p, _ in slopes) <= 10_000_000:
             dense = ((p, g) for p, g in slopes if g is not None and not g.is_sparse)
             self._before = [(p, p.detach().clone(), g.detach().clone()) for p, g in dense]
         cut = [p for p in weights if p.grad is None]
@@ -338,7 +344,7 @@ class Seen:
             self.tape.on = not self._waits
             return
         if self.full:
-            self.tape.on = False
+            self.tape.on, self.stepped_late = False, not self.of(Update)
             return self.ready()
         held = held_by(optimizer)
         self._note(held)
@@ -351,6 +357,9 @@ class Seen:
         norm = norm_of(self._weights.values())
         if 0 < norm < 0.999 * self._norm:
             self.clipped = max(self.clipped or 0.0, norm)
+            clipped_first = norm * self._scale < 100 < self._scale
+            if clipped_first and norm < 1e-3 * self._norm:
+                self.faint = norm, self._norm
         self.events.append(Update(optimizer, rate_of(optimizer), not own, len(own & self._tainted)))
         self._used |= own
         self.slopes |= own
@@ -396,18 +405,18 @@ class Seen:
             self._note(model.parameters())
 
     def _measure(self) -> None:
-        """The first step of a loop that moves its weights by hand, as the SGD that does so."""
+        """A step of a loop that moves its weights by hand; the first, as the SGD that does so."""
         before, self._before = self._before, []
-        if not self._may_measure:
-            return
         steps = [(p, p.detach() - old, grad) for p, old, grad in before]
         moved = [step for step in steps if step[1].any()]
         along = sum(float((move * grad).sum()) for _, move, grad in moved)
         sizes = [sum(float(t.square().sum()) for t in part) for part in list(zip(*moved))[1:]]
         if moved and abs(along) > 0.999 * (sizes[0] * sizes[1]) ** 0.5:
             rate = float(f"{along / sizes[1]:.3g}")
+            self.rates.append(abs(rate))
             held = [p for p, move, grad in steps if move.any() or not grad.any()]
-            self.measured = torch.optim.SGD(held, lr=abs(rate), maximize=rate > 0)
+            own = self.measured or torch.optim.SGD(held, lr=abs(rate), maximize=rate > 0)
+            self.measured = own
 
     def _read(self, calls: list[Call]) -> None:
         """What the calls behind a loss tell of the model, be it a module or none."""
@@ -424,10 +433,6 @@ class Seen:
         """The number of events up to the last Backward."""
         backs = (k + 1 for k, event in enumerate(self.events) if isinstance(event, Backward))
         return max(backs, default=0)
-
-    @property
-    def _may_measure(self) -> bool:
-        return self.measured is None and not self.of(Update)
 
     def _trains(self, event: Any) -> TypeGuard[Forward]:
         return isinstance(event, Forward) and event.grad and bool(list(event.model.parameters()))

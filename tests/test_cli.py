@@ -746,3 +746,8 @@ def test_a_photo_is_answered_with_what_the_model_can_tell_apart(few, tmp_path):
     answer = json.loads(invoke("predict", tmp_path / "7.png", "--model", model, "--json").stdout)
     assert answer["answers"][0]["digit"] == 7
     assert set(answer["answers"][0]["probabilities"]) == {"3", "7"}
+
+
+def test_a_loss_is_told_which_options_there_are():
+    told = CliRunner().invoke(cli.main, ["doctor", "torch.nn.functional:cross_entropy"]).output
+    assert "-> name it: --train NAME" in told and "pass " not in told

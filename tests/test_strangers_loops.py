@@ -379,14 +379,15 @@ def test_a_rate_that_falls_in_a_few_steps_is_named(schedule, said):
     assert [(check.cause, check.why) for check in report.failed] == [("lr-small", said)]
 
 
-@pytest.mark.parametrize("peak, causes", [(0.1, []), (30.0, []), (300.0, ["lr-large"])])
+@pytest.mark.parametrize("peak, causes", [(0.1, []), (30.0, []), (3000.0, ["lr-large"])])
 def test_a_rate_that_a_schedule_climbs_to(peak, causes):
     x, y = some_digits()
     model = seeded(of_digits())
     optimizer = torch.optim.SGD(model.parameters(), 1.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=1000, div_factor=1e4)
+    order = torch.Generator().manual_seed(0)
     with watch() as seen:
-        for xb, yb in DataLoader(TensorDataset(x, y), 16, shuffle=True):
+        for xb, yb in DataLoader(TensorDataset(x, y), 16, shuffle=True, generator=order):
             optimizer.zero_grad()
             F.cross_entropy(model(xb), yb).backward()
             optimizer.step()
@@ -394,7 +395,7 @@ def test_a_rate_that_a_schedule_climbs_to(peak, causes):
     report = examine(seen)
     assert report.causes == causes
     for check in report.warned:
-        assert check.why.startswith("the schedule climbs to lr=300, where the loss of one batch goes from 0.")
+        assert check.why.startswith("the schedule climbs to lr=3000, where the loss of one batch goes from 0.")
         assert check.fix.startswith("max_lr=") and check.cured.startswith("one batch, 120 steps: loss 0.")
 
 
@@ -452,6 +453,232 @@ def test_what_waits_for_a_cure_is_told():
     lines = str(report).splitlines()
     (row,) = [k for k, line in enumerate(lines) if "lr-large, lr-small" in line]
     assert lines[row].startswith("- SKIP") and lines[row + 1].strip() == "see gradients-accumulate"
+
+
+# ---- What other people's scripts brought.
+
+
+def told_of(report):
+    """The one finding of a report."""
+    (check,) = report.failed + report.warned
+    return check.cause, check.why, check.fix
+
+
+def test_gradients_that_are_clipped_before_they_are_scaled_back():
+    scaler = torch.amp.GradScaler("cpu", 65536.0)
+
+    def clipped_first(value, model, optimizer):
+        scaler.scale(value).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+
+    def unscaled(value, model, optimizer):
+        scaler.scale(value).backward()
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        scaler.step(optimizer)
+        scaler.update()
+
+    cause, why, fix = told_of(examine(stepped(F.cross_entropy, clipped_first)))
+    assert cause == "weights-do-not-move" and "is left 1.53e-05" in why and fix == "scaler.unscale_(optimizer) before clip_grad_norm_"
+    seen = stepped(F.cross_entropy, unscaled)
+    assert examine(seen).causes == [] and seen.clipped == pytest.approx(0.1, rel=1e-3)
+
+
+def test_dropout_of_nothing_has_no_mode():
+    make = lambda p: lambda: nn.Sequential(nn.Linear(784, 30), nn.ReLU(), nn.Dropout(p), nn.Linear(30, 2))
+    for p, causes in (0.0, []), (0.2, ["wrong-mode"]):
+        x, y = some_digits()
+        model = seeded(make(p))
+        optimizer = torch.optim.Adam(model.parameters())
+        with watch() as seen:
+            for xb, yb in DataLoader(TensorDataset(x, y), 16, shuffle=True):
+                optimizer.zero_grad()
+                F.cross_entropy(model(xb), yb).backward()
+                optimizer.step()
+            with torch.no_grad():
+                model(x)
+        assert examine(seen).causes == causes
+
+
+def adversaries(cut):
+    """Two networks that train against each other; with a `cut`, one of them in vain."""
+    made, judge = seeded(lambda: nn.Linear(4, 2)), seeded(lambda: nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1)))
+    optimizers = [torch.optim.Adam(net.parameters(), 1e-3) for net in (made, judge)]
+    loss, generator = F.binary_cross_entropy_with_logits, torch.Generator().manual_seed(0)
+    with watch() as seen:
+        for _ in range(12):
+            fake, real = made(torch.randn(32, 4, generator=generator)), torch.randn(32, 2, generator=generator) + 3
+            optimizers[1].zero_grad()
+            (loss(judge(real), torch.ones(32, 1)) + loss(judge(fake.detach()), torch.zeros(32, 1))).backward()
+            optimizers[1].step()
+            optimizers[0].zero_grad()
+            loss(judge(fake.detach() if cut else fake), torch.ones(32, 1)).backward()
+            optimizers[0].step()
+    return seen, optimizers[0]
+
+
+def test_of_two_networks_the_one_that_an_optimizer_moves_is_its_model():
+    seen, optimizer = adversaries(cut=False)
+    assert examine(seen).causes == examine(seen, optimizer=optimizer).causes == []
+    cause, why, _ = told_of(examine(adversaries(cut=True)[0]))
+    assert cause == "weights-do-not-move" and why == "in 4 steps an optimizer found no gradient in its 2 parameters, the first [2, 4]"
+
+
+def test_layers_called_one_by_one_are_no_data():
+    words = torch.randint(50, (640, 12), generator=torch.Generator().manual_seed(0))
+    parts = seeded(lambda: [nn.Embedding(50, 16), nn.GRU(16, 32, batch_first=True), nn.Linear(32, 5)])
+    optimizer = torch.optim.Adam([p for part in parts for p in part.parameters()], 5e-3)
+    scores = lambda x: parts[2](parts[1](parts[0](x))[0])
+    with watch() as seen:
+        for rows in torch.arange(640).split(40):
+            optimizer.zero_grad()
+            F.cross_entropy(scores(words[rows]).transpose(1, 2), words[rows] % 5).backward()
+            optimizer.step()
+        with torch.no_grad():
+            scores(words[:320])
+    report = examine(seen)
+    assert report.causes == [] and "what the model is given was made by other layers" in {check.why for check in report.skipped}
+
+
+def test_a_sampler_that_draws_one_class():
+    x, y = some_digits()
+    for weights, causes in ((torch.tensor([1.0, 1e-9]), ["imbalance"]), (torch.ones(len(y)), [])):
+        sampler = torch.utils.data.WeightedRandomSampler(weights, len(y), generator=torch.Generator().manual_seed(0))
+        report = examine(F.cross_entropy, model=seeded(of_digits()), train=DataLoader(TensorDataset(x, y), 16, sampler=sampler))
+        assert report.causes == causes
+        assert not causes or told_of(report)[1] == f"all {len(y)} examples that were drawn are of class 1"
+
+
+def test_places_that_a_reshape_alone_makes_rows_of():
+    words = torch.randint(9, (64, 6), generator=torch.Generator().manual_seed(0))
+
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.scan = nn.Embedding(9, 8), nn.Conv1d(8, 3, 3, padding=1)
+
+        def forward(self, x):
+            return self.scan(self.embed(x).transpose(1, 2))
+
+    data, order = (words, words % 3), (0, 2, 1)
+    cause, why, fix = told_of(examine(seen_in(Tagger, lambda z, y: F.cross_entropy(z.reshape(-1, 3), y.reshape(-1)), data=data)))
+    assert (cause, fix) == ("labels-apart", "scores.permute(0, 2, 1).reshape(-1, C)")
+    assert why == "scores [16, 3, 6] become [96, 3] by reshape alone, which mixes places"
+    assert examine(seen_in(Tagger, lambda z, y: F.cross_entropy(z.permute(order).reshape(-1, 3), y.reshape(-1)), data=data)).causes == []
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_a_model_of_words_that_sees_the_next(mask):
+    words = torch.randint(9, (64, 7), generator=torch.Generator().manual_seed(0))
+
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.end = nn.Embedding(9, 16), nn.Linear(16, 9)
+            self.read = nn.TransformerEncoderLayer(16, 2, 32, 0.0, batch_first=True)
+
+        def forward(self, x):
+            causal = nn.Transformer.generate_square_subsequent_mask(x.shape[1]) if mask else None
+            return self.end(self.read(self.embed(x), src_mask=causal))
+
+    loss = lambda z, y: F.cross_entropy(z.flatten(0, 1), y.flatten())
+    report = examine(seen_in(Reader, loss, data=(words[:, :-1], words[:, 1:])))
+    assert report.causes == ([] if mask else ["leak"])
+    assert mask or told_of(report)[1] == "each target is the next word, and scores change with the words that follow"
+
+
+def test_several_labels_and_cross_entropy():
+    x, _ = some_digits()
+    tags = (x[:, 300:304] > x[:, 300:304].mean(0)).float()
+    make = lambda: nn.Linear(784, 4)
+    cause, why, fix = told_of(examine(seen_in(make, F.cross_entropy, data=(x, tags))))
+    assert cause == "target-form" and why.endswith(" labels for an example: its classes exclude each other")
+    assert fix == "F.binary_cross_entropy_with_logits(scores, targets)"
+    assert examine(seen_in(make, F.binary_cross_entropy_with_logits, data=(x, tags))).causes == []
+    soft = 0.9 * F.one_hot(some_digits()[1], 4).float() + 0.025
+    assert "target-form" not in examine(seen_in(make, F.cross_entropy, data=(x, soft))).causes
+
+
+@pytest.mark.parametrize("end, said", [
+    (nn.ReLU(), "ReLU ends the model, and "), (nn.Sigmoid(), "sigmoid ends the model, and "), (nn.Identity(), ""),
+], ids=named)  # fmt: skip
+def test_numbers_that_the_end_of_a_model_does_not_reach(end, said):
+    x = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
+    make = lambda: nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1), end)
+    for y, fault in (x[:, :1] - x[:, 1:2], bool(said)), (torch.rand(400, 1, generator=torch.Generator().manual_seed(0)), False):
+        report = examine(seen_in(make, F.mse_loss, data=(x, y)))
+        assert report.causes == ["bounded-scores"] * fault
+        assert not fault or told_of(report)[1].startswith(said) and "% of the targets lie " in told_of(report)[1]
+
+
+def test_weights_that_are_no_leaf():
+    x, y = some_digits()
+    w = torch.randn(784, 2, generator=torch.Generator().manual_seed(0)).requires_grad_() * 0.01
+    with pytest.raises(TypeError), pytest.warns(UserWarning, match="not a leaf"), watch() as seen:
+        for xb, yb in DataLoader(TensorDataset(x, y), 16):
+            F.cross_entropy(xb @ w, yb).backward()
+            w.data -= 0.1 * w.grad
+    cause, why, fix = told_of(examine(seen))
+    assert cause == "no-gradient" and why.startswith("the loop asks a tensor [784, 2] for its gradient, and it is no leaf")
+    assert fix == "call requires_grad_() last: (0.01 * torch.randn(…)).requires_grad_()"
+
+
+def by_hand(rate):
+    """What is seen of weights that are moved by hand, at `rate(number of the step)`."""
+    x, y = some_digits()
+    w = torch.zeros(784, 2).requires_grad_()
+    with watch() as seen:
+        for k, (xb, yb) in enumerate(DataLoader(TensorDataset(x, y), 6)):
+            F.cross_entropy(xb @ w, yb).backward()
+            w.data -= rate(k) * w.grad
+            w.grad.zero_()
+    return seen
+
+
+def test_a_rate_that_falls_by_hand():
+    assert "lr-small" not in examine(by_hand(lambda k: 0.1)).causes + examine(by_hand(lambda k: 0.1 / (k + 1))).causes
+    (check,) = [check for check in examine(by_hand(lambda k: 0.1 * 0.9**k)).failed if check.cause == "lr-small"]
+    assert check.why == "the rate falls from 0.1 to 0.00424 in 31 steps"
+    assert check.fix == "lower it once an epoch, not in each batch"
+
+
+def test_a_step_after_all_batches():
+    x, y = some_digits()
+    model = seeded(of_digits())
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with watch() as seen:
+        for _ in range(2):
+            for xb, yb in DataLoader(TensorDataset(x, y), 4, shuffle=True):
+                F.cross_entropy(model(xb), yb).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    cause, why, fix = told_of(examine(seen))
+    assert (cause, why) == ("weights-do-not-move", "backward ran 32 times before the first step of the optimizer")
+    assert fix.startswith("optimizer.step() inside the loop over batches, after each backward()")
+
+
+def test_argmax_of_one_column():
+    metric = lambda s, y: (s.argmax(-1) == y.flatten()).float().mean()
+    (check,) = [check for check in examine(book, metric).failed if check.cause == "metric-wrong"]
+    assert check.fix == "of one column argmax is always 0: compare scores > 0 with the targets"
+
+
+def test_a_loss_of_one_column_that_is_not_finite_gets_a_cure_of_one_column():
+    (check,) = examine(lambda z, y: F.soft_margin_loss(z.view(-1), 2.0 * y.view(-1) - 1)).failed
+    assert check.cause == "not-finite" and check.fix.startswith("F.binary_cross_entropy_with_logits of raw scores")
+
+
+def test_a_sum_that_is_divided_by_a_batch_of_several_steps():
+    loss = lambda z, y: F.cross_entropy(z, y, reduction="sum") / 64
+    assert examine(seen_in(of_digits(), loss, 0.002, some_digits())).causes == []
+
+
+def test_inputs_that_are_all_alike_break_no_experiment():
+    x, y = torch.zeros(160, 784), some_digits()[1][:160]
+    report = examine(seen_in(of_digits(), F.cross_entropy, data=(x, y)))
+    assert "bad-data" in report.causes and not [check for check in report if "experiment failed" in check.why]
 
 
 def test_time_that_others_take_is_no_work():

@@ -280,3 +280,12 @@ def test_own_models_from_several_seeds_become_one_result(sample, tmp_path):
     assert '"seed": [\n' in (tmp_path / "run.json").read_text()
     with pytest.raises(ValueError, match=r"write image\[None\]$"):
         runs[0].predict(sample[1].x[0])
+
+
+def test_a_warning_points_at_the_visitors_own_line(sample):
+    train, _ = sample
+    with pytest.warns(UserWarning, match="are training images") as heard:
+        fit(F.cross_entropy, train, train[::60], epochs=1, progress=False)
+    with pytest.warns(UserWarning, match="Is a minus missing") as about_loss:
+        fit(lambda z, y: -F.cross_entropy(z, y), train, sample[1], epochs=1, lr=0.001, progress=False)
+    assert {warning.filename for warning in [*heard, *about_loss]} == {__file__}
