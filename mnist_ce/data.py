@@ -38,7 +38,8 @@ from torch.utils.data import DataLoader, Dataset
 def warn(message: str) -> None:
     """A warning at the line outside of this package that led to it."""
     frame, level = sys._getframe(1), 2
-    while frame and frame.f_globals.get("__name__", "").startswith(f"{__name__.partition('.')[0]}."):
+    own = f"{__name__.partition('.')[0]}."
+    while frame and frame.f_globals.get("__name__", "").startswith(own):
         frame, level = frame.f_back, level + 1  # type: ignore
     warnings.warn(message, stacklevel=level)
 
