@@ -573,11 +573,12 @@ class Case:
         given = self.get("model")
         if given is not None:
             return given if self.seen is None else self.seen.view_of(given)
-        if self.seen is not None and self.get("optimizer") is not None:
+        if self.seen is not None and hasattr(self.get("optimizer"), "param_groups"):
             held = {id(p) for p in held_by(self.get("optimizer"))}
-            for forward in self.seen.of(Forward):  # of two networks the one that it moves
-                if forward.grad and held & {id(p) for p in forward.model.parameters()}:
-                    return forward.model
+            called = [self.seen.model, *(f.model for f in self.seen.of(Forward) if f.grad)]
+            for model in filter(None, called):  # of two networks the one that it moves
+                if held & {id(p) for p in model.parameters()}:
+                    return model
         if self.seen is not None and self.seen.model is not None:
             return self.seen.model
         raise Unseen("no model was seen: pass model=")
