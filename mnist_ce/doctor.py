@@ -433,8 +433,9 @@ def examine_script(
     report, _, how = report_apart(["-c", code], given)
     if report is None:
         which = f"no training {training}" if training > 1 else "no training"
-        ended = how.replace("exit code 0: ", "")  # it was stopped, and says so
-        raise ValueError(f"{path}: {which} was seen in it. It ended with {ended}")
+        stopped = how.startswith("exit code 0: ")  # by us, with the reason
+        end = f": {how[len('exit code 0: ') :]}" if stopped else f". It ended with {how}"
+        raise ValueError(f"{path}: {which} was seen in it{end}")
     return report
 
 

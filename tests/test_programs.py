@@ -177,7 +177,7 @@ def test_a_script_that_fails_after_it_has_trained_is_examined(tmp_path, monkeypa
 @pytest.mark.parametrize(
     "text, told",
     [
-        ("print('hello')\n", r"own.py: no training was seen in it. It ended with exit code 0: "
+        ("print('hello')\n", r"own.py: no training was seen in it: "
          r"no module was called and nothing sent backward in \d+ s \(--seconds 60\)"),
         ("import no_such_thing\n", "own.py, line 1: ModuleNotFoundError: No module named "
          "'no_such_thing'. No training was seen before that"),
