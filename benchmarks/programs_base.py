@@ -37,6 +37,7 @@ def faulty(cause: str, alone: str = "") -> Callable[[Callable], Callable]:
     """Enter a build in FAULTY; with alone="loss" or "metric", a function that is all there is."""
 
     def enter(made: Callable) -> Callable:
+        assert made.__name__ not in FAULTY | HEALTHY, f"there are two programs {made.__name__}"
         FAULTY[made.__name__] = cause, seeded((lambda: {alone: made}) if alone else made)
         return made
 
@@ -47,6 +48,7 @@ def healthy(alone: str = "") -> Callable[[Callable], Callable]:
     """Enter a build in HEALTHY, as `faulty` does."""
 
     def enter(made: Callable) -> Callable:
+        assert made.__name__ not in FAULTY | HEALTHY, f"there are two programs {made.__name__}"
         HEALTHY[made.__name__] = seeded((lambda: {alone: made}) if alone else made)
         return made
 

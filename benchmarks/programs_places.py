@@ -19,8 +19,8 @@ def masks() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Noisy images [N, 1, 28, 28] and what lies at each pixel, int64 [N, 28, 28]: 1 for ink."""
     x, _, xv, _ = ten_digits()
     clean = [t[:320].view(-1, 1, 28, 28) for t in (x, xv)]
-    parts = [(t + 0.3 * torch.randn(t.shape), (t[:, 0] > 0.5).long()) for t in clean]
-    return *parts[0], *parts[1]
+    train, valid = [(t + 0.3 * torch.randn(t.shape), (t[:, 0] > 0.5).long()) for t in clean]
+    return *train, *valid
 
 
 def filters(outputs: int = 2) -> nn.Sequential:
@@ -242,11 +242,6 @@ def biases_alone() -> Program:
     for name, p in model.named_parameters():
         p.requires_grad_("bias" in name)
     return program(model=model)
-
-@healthy()
-def mixup() -> Program:
-    """Mixup with Adam."""
-    return mixed(mlp())
 
 @healthy()
 def autoencoder() -> Program:

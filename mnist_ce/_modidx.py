@@ -51,6 +51,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'mnist_ce.case.Case.again': ('reference/case.html#case.again', 'mnist_ce/case.py'),
                                'mnist_ce.case.Case.as_given': ('reference/case.html#case.as_given', 'mnist_ce/case.py'),
                                'mnist_ce.case.Case.batches': ('reference/case.html#case.batches', 'mnist_ce/case.py'),
+                               'mnist_ce.case.Case.behind_loss': ('reference/case.html#case.behind_loss', 'mnist_ce/case.py'),
                                'mnist_ce.case.Case.by_hand': ('reference/case.html#case.by_hand', 'mnist_ce/case.py'),
                                'mnist_ce.case.Case.columns': ('reference/case.html#case.columns', 'mnist_ce/case.py'),
                                'mnist_ce.case.Case.data': ('reference/case.html#case.data', 'mnist_ce/case.py'),

@@ -783,9 +783,16 @@ class Case:
     @functools.cached_property
     def again(self) -> Callable[[], Tensor] | None:
         """The first number that a watched loop sent backward, at the weights as they are now."""
-        backs = [] if self.watched is None else self.watched.of(Backward)
-        calls = behind(backs[0].calls, backs[0].root) if backs else []
-        return replayed(calls, [], backs[0].root, weights_in(calls)) if calls else None
+        calls = self.behind_loss
+        if self.watched is None or not calls:
+            return None
+        return replayed(calls, [], self.watched.of(Backward)[0].root, weights_in(calls))
+
+    @functools.cached_property
+    def behind_loss(self) -> list[Call]:
+        """The calls by which the step, where one was seen, computed what it first sent backward."""
+        back = None if self.seen is None else next(iter(self.seen.of(Backward)), None)
+        return [] if back is None else behind(back.calls, back.root)
 
     @property
     def unread(self) -> bool:

@@ -29,7 +29,7 @@ from mnist_ce.case import (
     shown,
 )
 from .scores import FORMS, as_kind, examples, readings, told
-from .calls import Call, behind, first_tensor, last_function, last_tensor
+from .calls import Call, first_tensor, last_function, last_tensor
 from .watching import Backward, watch
 
 # %% ../nbs/reference/11_loss_checks.ipynb #ad79f162
@@ -705,11 +705,10 @@ def _twice_by_model(case: Case) -> Finding | None:
 
 def _twice_in_step(case: Case) -> Finding | None:
     """The same, seen in the calls of a step, also where its loss cannot be read."""
-    backs = [] if case.seen is None else case.seen.of(Backward)
-    calls = behind(backs[0].calls, backs[0].root) if backs else []
-    for call in calls:
+    for call in case.behind_loss:
         name, given = call.function.__name__, first_tensor((call.args, call.kwargs))
-        first = "" if given is None or name == "logsumexp" else last_function(calls, given)
+        known = given is not None and name != "logsumexp"
+        first = last_function(case.behind_loss, given) if known else ""
         ended = first in ("softmax", "sigmoid") and _again(first, name) and _meets(first, name)
         if given is not None and ended:
             return _normalized_again(first, given, name)
@@ -718,12 +717,10 @@ def _twice_in_step(case: Case) -> Finding | None:
 
 def _exclusive(case: Case) -> Finding | None:
     """Cross entropy of several labels for an example: its classes exclude each other."""
-    backs = [] if case.seen is None else case.seen.of(Backward)
-    for call in behind(backs[0].calls, backs[0].root) if backs else []:
-        target = [*call.args, call.kwargs.get("target"), call.kwargs.get("input")]
-        y = next((t for t in target[1:] if isinstance(t, Tensor)), None)
-        if call.function.__name__ != "cross_entropy" or y is None or not y.is_floating_point():
+    for call in case.behind_loss:
+        if call.function.__name__ != "cross_entropy" or not call.args[1].is_floating_point():
             continue
+        y = call.args[1]  # torch hands it on so, however it was called
         counts = y.sum(1)
         if y.ndim == 2 and ((y == 0) | (y == 1)).all() and (counts != 1).double().mean() > 0.05:
             why = f"cross entropy of targets with {number(counts.min())} to {number(counts.max())} "

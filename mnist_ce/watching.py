@@ -414,9 +414,9 @@ class Seen:
         if moved and abs(along) > 0.999 * (sizes[0] * sizes[1]) ** 0.5:
             rate = float(f"{along / sizes[1]:.3g}")
             self.rates.append(abs(rate))
-            held = [p for p, move, grad in steps if move.any() or not grad.any()]
-            own = self.measured or torch.optim.SGD(held, lr=abs(rate), maximize=rate > 0)
-            self.measured = own
+            if self.measured is None:
+                held = [p for p, move, grad in steps if move.any() or not grad.any()]
+                self.measured = torch.optim.SGD(held, lr=abs(rate), maximize=rate > 0)
 
     def _read(self, calls: list[Call]) -> None:
         """What the calls behind a loss tell of the model, be it a module or none."""
