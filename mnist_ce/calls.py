@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Call', 'leaves', 'tensors_in', 'first_tensor', 'mapped', 'Tape', 'taken', 'made', 'is_weight', 'weights_in', 'behind',
            'followed', 'Joint', 'joints', 'last_function', 'last_tensor', 'row_count', 'as_rows', 'laid_out',
-           'each_place', 'met', 'replayed', 'View', 'Called', 'ByHand', 'scores_in', 'called', 'drawn']
+           'each_place', 'met', 'replayed', 'Answer', 'answers_of', 'View', 'Called', 'ByHand', 'scores_in', 'called',
+           'drawn']
 
 # %% ../nbs/reference/08_calls.ipynb #ca110003
 import dataclasses
@@ -287,6 +288,46 @@ def replayed(
 
     return run
 
+
+# %% ../nbs/reference/08_calls.ipynb #7a15ca15
+class Answer(NamedTuple):
+    """A call that makes an answer of scores, as argmax does, or compares one with targets.
+
+    as_given: whether scores came to it as the model gave them, at most in another form.
+    """
+
+    call: Call
+    as_given: bool
+
+
+_FORMS = "detach cpu cuda to float double squeeze unsqueeze view reshape flatten clone contiguous"
+_SQUASH = "softmax log_softmax sigmoid exp logsigmoid"
+_DECIDE = "argmax max topk gt ge lt le round"
+_CAST = f"{_FORMS} int long bool type getitem"
+
+
+def answers_of(calls: list[Call], scores: Iterable[Tensor]) -> Iterator[Answer]:
+    """The calls that make answers of scores, and those that compare the answers, in order."""
+    as_given, answers = {id(t): True for t in scores}, set()  # type: dict[int, bool], set[int]
+    for call in calls:
+        name, first = call.function.__name__.strip("_"), first_tensor(call.args)
+        known = as_given.get(id(first))
+        if known is not None and isinstance(call.out, Tensor):
+            whole = name == "getitem" and call.out.numel() == first.numel()  # such as scores[:, 0]
+            if name in _FORMS.split() or call.function == _DATA or whole:
+                as_given[id(call.out)] = known
+            elif name in _SQUASH.split():
+                as_given[id(call.out)] = False
+        if known is not None and name in _DECIDE.split():
+            yield Answer(call, known)
+            answers.update(map(id, tensors_in(call.out)))
+        elif id(first) in answers and name in _CAST.split():
+            answers.update(map(id, tensors_in(call.out)))
+        elif name in ("eq", "ne") and any(id(t) in answers for t in taken(call)):
+            yield Answer(call, False)
+
+
+_DATA = Tensor.data.__get__  # type: ignore
 
 # %% ../nbs/reference/08_calls.ipynb #85b59b04
 class View(nn.Module):

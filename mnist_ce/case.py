@@ -229,7 +229,13 @@ def _is_loader(data: Any) -> bool:
     return hasattr(data, "__iter__") and hasattr(data, "dataset")
 
 
+_TARGETS = "y label labels target targets".split()
+
+
 def _pair(item: Any, name: str) -> tuple[Any, Any]:
+    if isinstance(item, dict) and len(item) == 2 and len(item.keys() & set(_TARGETS)) == 1:
+        x, y = (item[key] for key in sorted(item, key=lambda key: key in _TARGETS))
+        return x, y
     if not isinstance(item, (tuple, list)) or len(item) != 2:
         count = f" of {len(item)}" if isinstance(item, (tuple, list, dict)) else ""
         raise Unseen(f"{name} gives a {type(item).__name__}{count}, no pairs (inputs, targets)")
@@ -796,8 +802,13 @@ class Case:
 
     @property
     def unread(self) -> bool:
-        """Whether the loss is no function of scores and targets, and can be made again whole."""
-        return self.in_step is None and self.again is not None
+        """Whether the loss can be made again whole, and not from scores, or not of a batch."""
+        if self.again is None or self.in_step is None:
+            return self.again is not None
+        try:
+            return not len(self.first)
+        except (Unseen, Misfit):
+            return True
 
     @functools.cached_property
     def loss(self) -> Callable[[Tensor, Tensor], Any]:

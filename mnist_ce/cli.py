@@ -1289,7 +1289,9 @@ def _doctor(
         unknown = report.unseen + report.waiting
         causes, unseen = ({check.cause for check in part} for part in (report, unknown))
         if (script or 2 * len(unseen) > len(causes)) and not quiet:
-            told = "" if report.failed or report.warned else "no fault found: "
+            few = 2 * len(unseen) > len(causes)
+            told = "hardly examined: " if few else "no fault found: "
+            told *= not (report.failed or report.warned)
             told += f"{len(causes) - len(unseen)} of {len(causes)} causes could be looked for"
             which = "first training" if training == 1 else f"training {training}"
             told += f", in the first steps of its {which}" * script

@@ -46,7 +46,7 @@ _all_ = ["Check", "Report", "watch"]
 
 # %% ../nbs/reference/17_doctor.ipynb #78d59699
 CAUSES = """
-columns bad-data unregistered random-in-eval rows-mixed nll-input broadcast target-form sign
+columns bad-data unregistered not-loaded random-in-eval rows-mixed nll-input broadcast target-form sign
 no-gradient loss-mixes-rows softmax-twice not-finite bounded-scores dead-class hides-nan weak-pull
 not-optimised gradients-accumulate weights-do-not-move wrong-mode exploding constant-init dead-units
 input-ignored affine large-init vanishing leak sorted imbalance labels-apart augmentation
@@ -343,7 +343,7 @@ def find_object(name: str) -> Any:
 def _part(found: Any, path: str) -> Any:
     for part in path.split("."):
         if not hasattr(found, part):
-            near = get_close_matches(part, dir(found), 1)
+            near = get_close_matches(part, [n for n in dir(found) if n[:2] != "__"], 1)
             raise Unseen(f"it has no {part}" + "".join(f", but a {n}" for n in near))
         found = getattr(found, part)
     return found() if isinstance(found, type) else found
@@ -417,7 +417,7 @@ def examine_script(
 
     path: the script. arguments: those that it takes. seconds: at most, without the examination.
     metric, valid: a metric and validation data to be examined too: what has that name in the
-    script, or "module:name". The metric of its only fastai Learner needs no name. training: which
+    script, in a function of it or in an object, or "module:name"; valid may be two names, "X,Y". The metric of its only fastai Learner needs no name. training: which
     of several, each with an optimizer of its own; those before it run to their end. It is stopped
     where it then first saves a model with torch.save; other files it writes and empties as ever.
     Raises FileNotFoundError, and ValueError where it trains nothing, with its error and the place
@@ -493,7 +493,24 @@ def for_the_shell(check: Check, options: tuple[str, ...] = ("metric", "valid")) 
     )  # fmt: skip
     why, fix = (re.sub(r"pass (\w+)=(?: instead)?$", named, text) for text in check[3:5])
     fix = re.sub(r"pass columns=(\d+)$", r"write --columns \1", fix)
+    both = r"\1, no pairs: name inputs and targets, --valid X,Y"
+    why = re.sub(r"^(valid gives a .*), no pairs \(inputs, targets\)$", both, why)
     return check._replace(why=why, fix=fix)
+
+
+def _scopes() -> list[Any]:
+    """The variables of the functions that called us, without torch's and ours, innermost first.
+
+    Of a method those of its object too.
+    """
+    found: list[Any] = []
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_globals.get("__name__", "").split(".")[0] not in ("torch", "mnist_ce"):
+            found.append(types.SimpleNamespace(**frame.f_locals))
+            found += [frame.f_locals["self"]] if "self" in frame.f_locals else []
+    return found
 
 
 def _run_watched() -> None:
@@ -512,13 +529,19 @@ def _run_watched() -> None:
             return
 
     def own(what: str, name: str) -> Any:
-        """What the script calls `name`."""
+        """What the script calls `name`, be it in a function or in the object of a method."""
+        if not name or name in known:
+            return known.get(name)
+        if "," in name:
+            return tuple(own(what, part.strip()) for part in name.split(","))
+        first = name.split(".")[0]
+        places = [place for place in places_now if hasattr(place, first)]
         try:
-            return known.get(name) if not name or name in known else _part(main, name)
+            return _part([*places, main][0], name)
         except Unseen as reason:
             raise ValueError(f"{script} has no {what} {name!r}: {reason}") from reason
 
-    began = time.monotonic()
+    began, places_now = time.monotonic(), []  # type: float, list[Any]
     with watch() as seen:
         seen.wait_for(int(training))
 
@@ -546,6 +569,7 @@ def _run_watched() -> None:
         def ready() -> None:
             nonlocal since
             since = since or time.monotonic()
+            places_now[:] = _scopes()
             validated = any(not forward.grad for forward in seen.of(Forward))
             if seen.full and (validated or time.monotonic() - since > 15):
                 finish()

@@ -462,6 +462,8 @@ def _mixes(case: Case) -> Finding | None:
     other = scores.clone()
     other[1:] = it.answers([0, 0], 2)[0]
     first, then = (shown(it.value_and_slopes(s, labels)[1][0]) for s in (scores, other))
+    if _divided_twice(it):
+        raise Unseen("see sum-for-mean")
     if first == then:
         return Finding("fail", "an example's loss depends on the others in its batch")
     why = f"one example's gradient is {first}, and {then} once the others' scores change"
@@ -470,15 +472,32 @@ def _mixes(case: Case) -> Finding | None:
 
 def _sums(case: Case) -> Finding | None:
     it = _of(case, "sum-for-mean")
-    if it.reading.reduction != "sum":
+    divided = it.reading.reduction == "mixed" and _divided_twice(it)
+    if it.reading.reduction != "sum" and not divided:
         return None
+    does = "is divided by the size of the batch twice" if divided else "sums over the batch"
     with contextlib.suppress(Unseen):  # whoever moves the weights himself divides there
         if case.learns or case.by_hand:
-            return Finding("pass", "note: it sums over the batch, and the learning rate suits that")
+            return Finding("pass", f"note: it {does}, and the learning rate suits that")
+    once, twice = map(number, _once_and_twice(it))
+    why = f"{once} for 3 examples, {twice} for the same 3 twice"
+    if divided:
+        fix = "a mean is divided already: no / len(x) after it"
+        return Finding("warn", f"{why}: it {does}", fix)
+    return Finding("warn", why)
+
+
+def _once_and_twice(it: Subject) -> tuple[Tensor, Tensor]:
+    """The loss of three examples, and of the same three twice."""
     scores, labels = it.answers([it.alive] * 3, 0)
-    once = it.raw(scores, labels)
-    twice = it.raw(torch.cat([scores] * 2), torch.cat([labels] * 2))
-    return Finding("warn", f"{number(once)} for 3 examples, {number(twice)} for the same 3 twice")
+    again = torch.cat([scores] * 2), torch.cat([labels] * 2)
+    return it.raw(scores, labels).detach(), it.raw(*again).detach()
+
+
+def _divided_twice(it: Subject) -> bool:
+    """Whether the loss halves as the batch is doubled."""
+    once, twice = _once_and_twice(it)
+    return once.numel() == 1 and bool(once != 0) and torch.allclose(2 * twice, once)
 
 
 def _broadcasts(case: Case) -> Finding | None:
@@ -870,7 +889,7 @@ OF_LOSS = [
     Experiment("weak-pull", "wrong answers pull", "loss", _weak_pull, "",
                "no-gradient dead-class"),
     Experiment("sum-for-mean", "a mean, not a sum", "loss", _sums,
-               "reduction='mean', or divide the learning rate by the batch size", "lr-large"),
+               "reduction='mean', or divide the learning rate by the batch size", "lr-large lr-small"),
 ]  # fmt: skip
 TRAPS = [Experiment("broadcast", "no trap for targets [N]", "loss", _could_broadcast)]
 OF_MATCH = [

@@ -29,7 +29,7 @@ from mnist_ce.case import (
 )
 from .metrics import Whole, as_metric
 from .scores import Kind, as_kind, name_of
-from .calls import first_tensor
+from .calls import Answer, Call, first_tensor, tensors_in
 from .watching import undisturbed, watch
 
 # %% ../nbs/reference/12_metric_checks.ipynb #469fe8d2
@@ -450,12 +450,81 @@ def _validates_nan(case: Case) -> Finding | None:
         return Finding("pass", f"note: validate() gives {number(value)} for only NaN")
     return None
 
+# %% ../nbs/reference/12_metric_checks.ipynb #86daf30d
+def _counted(case: Case) -> Finding | None:
+    """What a watched loop makes of scores to count right answers."""
+    answers = [] if case.watched is None else case.watched.answers
+    told: dict[str, None] = {}
+    for answer in answers:
+        given, out = first_tensor(answer.call.args), first_tensor(answer.call.out)
+        if given is None or out is None or len(given) < 2:
+            continue
+        finding = _of_axis(case, answer.call, given) or _of_limit(case, answer, given)
+        finding = finding or _of_table(answer.call, out)
+        if finding is not None:
+            return finding
+        name = answer.call.function.__name__.strip("_")
+        told[f"{name} of {list(given.shape)}"] = None
+    if not told and case.has("metric"):
+        return None
+    if not told:
+        raise Unseen("pass metric=")
+    return Finding("pass", f"note: seen in the loop: {', '.join([*told][:3])}")
+
+
+def _of_axis(case: Case, call: Call, given: Tensor) -> Finding | None:
+    """An argmax over the examples, over everything, or of one column."""
+    name = call.function.__name__.strip("_")
+    dim = call.args[1] if len(call.args) > 1 else call.kwargs.get("dim")
+    if given.ndim != 2 or name not in ("argmax", "max") or isinstance(dim, Tensor):
+        return None
+    seen = f"{name} of scores {list(given.shape)}"
+    if given.shape[1] == 1 and dim in (1, -1):
+        fix = "compare scores > 0 with targets of the same shape"
+        return Finding("fail", f"{seen}: of one column it is always 0", fix)
+    if case.columns != given.shape[1] or dim in (1, -1) or dim is None and name == "max":
+        return None
+    over = "everything" if dim is None else "the examples"
+    fix = "argmax(1), over the classes"
+    return Finding("fail", f"{seen} over dim {dim}: over {over}", fix)
+
+
+def _of_limit(case: Case, answer: Answer, given: Tensor) -> Finding | None:
+    """Raw scores that are cut at 0.5, as if they were probabilities, or these at 0."""
+    name, args = answer.call.function.__name__.strip("_"), answer.call.args
+    limit = args[1] if len(args) > 1 else 0.5 if name == "round" else None
+    if name not in ("gt", "ge", "lt", "le", "round") or not isinstance(limit, (int, float)):
+        return None
+    if not any("with_logits" in call.function.__name__ for call in case.behind_loss):
+        return None
+    if answer.as_given and 0 < limit < 1:
+        of = number(torch.tensor(float(limit)).sigmoid())
+        does = "rounds raw scores" if name == "round" else f"cuts raw scores at {number(limit)}"
+        why = f"the loop {does} to count answers: a score of {number(limit)} is a "
+        return Finding("warn", f"{why}probability of {of}", "scores > 0, or scores.sigmoid() > 0.5")
+    if not answer.as_given and limit == 0 and bool((given > 0).all()):
+        return Finding("fail", "the loop compares probabilities with 0", "compare them with 0.5")
+    return None
+
+
+def _of_table(call: Call, out: Tensor) -> Finding | None:
+    """Answers [N] compared with targets [N, 1]: each meets each."""
+    shapes = [list(t.shape) for t in tensors_in(call.args)]
+    if call.function.__name__.strip("_") not in ("eq", "ne") or len(shapes) != 2:
+        return None
+    n = out.shape[0]
+    if n < 2 or sorted(shapes) not in ([[n], [n, 1]], [[1, n], [n, 1]]):
+        return None
+    why = f"answers and targets {shapes[0]} and {shapes[1]} are compared: a table {list(out.shape)}"
+    return Finding("fail", why, "targets.view_as(answers)")
+
 # %% ../nbs/reference/12_metric_checks.ipynb #989135b4
 _HIDES = "let NaN through: raise where scores.isnan().any(), leave out nan_to_num and nanmean"
 
 OF_METRIC = [
     Experiment("metric-wrong", "right answers score 1", "metric", _wrong,
                explains="metric-hides-nan"),
+    Experiment("metric-wrong", "answers counted rightly", "", _counted),
     Experiment("metric-batches", "pooled over examples", "metric", _batches),
     Experiment("metric-hides-nan", "NaN is no answer", "metric", _nan, _HIDES),
     Experiment("metric-wrong", "right answers validate as 1", "validate model", _validates_wrong,

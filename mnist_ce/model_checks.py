@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from .case import Case, Experiment, Finding, Misfit, Unseen, number, shown
 from mnist_ce.calls import (
     ByHand,
+    Called,
     first_tensor,
     followed,
     is_weight,
     joints,
     made,
     taken,
+    tensors_in,
 )
-from .watching import Layer, held_by, watch
+from .watching import Forward, Layer, held_by, watch
 
 # %% ../nbs/reference/13_model_checks.ipynb #dffcf698
 def _module(case: Case) -> nn.Module:
@@ -107,7 +109,26 @@ def _random(case: Case) -> Finding | None:
     return Finding("warn", f"{why} (limit: equal)", fix)
 
 
+def _too_few(case: Case) -> Finding | None:
+    """Batch norm over a handful of numbers: each row depends on chance companions."""
+    most: dict[nn.Module, int] = {}
+    norm = nn.modules.batchnorm._BatchNorm
+    for forward in [] if case.seen is None else case.seen.of(Forward):
+        for module, x, _ in forward.layers if forward.grad else []:
+            if isinstance(module, norm) and module.training and isinstance(x, Tensor):
+                most[module] = max(most.get(module, 0), x.numel() // x.shape[1])
+    few = {module: n for module, n in most.items() if n < 5}
+    if not few:
+        return None
+    module, n = next(iter(few.items()))
+    why = f"{type(module).__name__} in training takes mean and sd of {n} numbers (limit 5)"
+    return Finding("warn", why, "larger batches, or nn.GroupNorm or nn.LayerNorm in its place")
+
+
 def _mixes(case: Case) -> Finding | None:
+    few = _too_few(case)
+    if few is not None:
+        return few
     x, _ = case.first
     if len(x) < 3 or (x == x[:1]).all() or _random(case) is not None:
         return None
@@ -164,6 +185,16 @@ def _fades(case: Case) -> bool:
     return any(1e-7 < later < 0.2 * spreads[0] for later in spreads[1:-1])
 
 # %% ../nbs/reference/13_model_checks.ipynb #f0a2386a
+def _puts_out_several(case: Case) -> bool:
+    """Whether the module returns several tensors with a gradient."""
+    model = case.model
+    if not isinstance(model, Called):
+        return False
+    with case.resting():
+        out = tensors_in(model.module(*model.args, **model.kwargs))
+    return sum(t.requires_grad and t.ndim > 0 for t in out) > 1
+
+
 def _no_gradient(case: Case) -> Finding | None:
     _module(case)
     live = [p for p in case.weights if p.requires_grad]
@@ -185,6 +216,9 @@ def _no_gradient(case: Case) -> Finding | None:
     if not cut:
         return None
     why = f"{len(cut)} of {len(live)} parameters get no gradient, such as {_name_of(case, cut[0])}"
+    if _puts_out_several(case):
+        fix = "add each output's loss, loss = loss + …, where it was replaced; or " + fix
+        return Finding("fail", f"{why}: what they put out is not in the loss", fix)
     return Finding("fail", f"{why}: the graph is cut behind them", fix)
 
 
@@ -210,6 +244,20 @@ def _foreign(case: Case) -> list[tuple[str, Tensor]]:
             if id(t) not in known | of_calls | set(found):
                 found[id(t)] = (f"a tensor {list(t.shape)}", t)
     return list(found.values())
+
+
+def _not_loaded(case: Case) -> Finding | None:
+    """Weights from a file that found no place, for their names have a prefix more or less."""
+    pairs = {} if case.watched is None else case.watched.misnamed
+    if not pairs:
+        return None
+    name, other = next(iter(pairs.items()))
+    why = f"load_state_dict(strict=False) left out {len(pairs)} of the file's tensors for their "
+    why += f"names, such as {other!r} for {name!r}"
+    added = other.removesuffix(name)
+    more = name.removesuffix(other)
+    key = f'k.removeprefix("{added}")' if added else f'"{more}" + k'
+    return Finding("fail", why, f"strict=True, and {{{key}: v for k, v in state.items()}}")
 
 
 def _unregistered(case: Case) -> Finding | None:
@@ -474,9 +522,11 @@ def _drops_all(case: Case) -> Finding | None:
 
 # %% ../nbs/reference/13_model_checks.ipynb #6470a9b1
 OF_MODEL = [
+    Experiment("not-loaded", "weights from a file are in", "run", _not_loaded, "",
+               "no-gradient lr-small"),
     Experiment("unregistered", "the model knows its layers", "model", _unregistered,
                "keep layers in nn.ModuleList or as attributes made in __init__, weights as "
-               "nn.Parameter", "not-optimised random-in-eval no-gradient rows-mixed"),
+               "nn.Parameter", "not-optimised random-in-eval no-gradient rows-mixed lr-small"),
     Experiment("random-in-eval", "the same input twice", "model", _random,
                "F.dropout(x, training=self.training), or nn.Dropout; Monte Carlo dropout is meant "
                "so", "rows-mixed wrong-mode nll-input"),

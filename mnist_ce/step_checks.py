@@ -17,6 +17,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from .calls import first_tensor, weights_in
 from .case import Case, Experiment, Finding, Unseen, number
 from .loss_checks import PULLS, climbs, unheard
 from .scores import told
@@ -63,7 +64,15 @@ def _cut(case: Case) -> Finding | None:
     if case.has("model") or case.has("run"):
         if not any(p.requires_grad for p in case.weights):
             return None
-    return Finding("fail", f"backward ran {len(backs)} times, and no parameter got a gradient", fix)
+    why = f"backward ran {len(backs)} times, and no parameter got a gradient"
+    for call in case.behind_loss:
+        given, dim = first_tensor(call.args), [*call.args[1:2], call.kwargs.get("dim")][0]
+        soft = call.function.__name__ in ("softmax", "log_softmax") and type(dim) is int
+        if soft and given is not None and given.shape[dim] == 1 < given.numel():
+            why += f" but 0: {call.function.__name__} over dim {dim} of {list(given.shape)}"
+            why += " is over one number, and always the same"
+            return Finding("fail", why, "dim=1, the classes")
+    return Finding("fail", why, fix)
 
 
 def _cut_in_part(seen: Seen) -> Finding | None:
@@ -73,6 +82,8 @@ def _cut_in_part(seen: Seen) -> Finding | None:
     if not backs:
         return None
     held = {id(p) for p in held_by(seen.events[first].optimizer)}  # type: ignore
+    if not held & seen.slopes:
+        raise Unseen("see not-optimised")
     cut = [p for p in backs[-1].cut if id(p) in held]
     if not cut:
         return None
@@ -81,7 +92,25 @@ def _cut_in_part(seen: Seen) -> Finding | None:
     return Finding("fail", f"{why}{list(cut[0].shape)}, and they get no gradient", fix)
 
 
+def _held_twice(case: Case) -> Finding | None:
+    """Two optimizers with the same weights, while others, that the loss depends on, are in none."""
+    optimizers = [] if case.seen is None else case.seen.optimizers
+    held = [{id(p): p for p in held_by(optimizer)} for optimizer in optimizers]
+    twice = next((a for k, a in enumerate(held) for b in held[:k] if a.keys() & b.keys()), None)
+    if case.seen is None or twice is None:
+        return None
+    left = [p for k, p in case.seen.reached.items() if not any(k in one for one in held)]
+    if not left:
+        return None
+    why = f"two optimizers hold the same {len(twice)} parameters, and none holds {len(left)} "
+    why += f"others that the loss depends on, the first {list(left[0].shape)}"
+    return Finding("fail", why, "give each optimizer the parameters of its own model")
+
+
 def _not_optimised(case: Case) -> Finding | None:
+    twice = _held_twice(case)
+    if twice is not None:
+        return twice
     optimizer = case.optimizer
     model = case.model
     if not isinstance(model, nn.Module) or not hasattr(optimizer, "param_groups"):
@@ -167,6 +196,8 @@ def _still(case: Case) -> Finding | None:
         if not any(p.requires_grad for p in held):
             why = "all parameters that the optimizer holds are frozen: requires_grad is False"
             return Finding("fail", why, "hand it the parameters that are to be trained")
+        if not {id(p) for p in held} & {id(p) for p in case.weights}:
+            raise Unseen("see not-optimised")
         why = f"{len(updates)} times backward gave {reached} parameters a gradient, the optimizer "
         fix = "zero_grad() after step(), or before the first backward(), and never in between"
         return Finding("fail", f"{why}found none: it was cleared between backward and step", fix)
@@ -198,7 +229,7 @@ def _accumulates(case: Case) -> Finding | None:
         backs = [b for b in seen.of(Backward) if b.moved]
         stale, count = [b.stale for b in backs if b.stale], len(backs)
     if not stale:
-        return None
+        return _thrown_away(seen)
     why = f"in {len(stale)} of {count} steps {stale[0]} parameters still held the gradient of "
     why += "batches that the weights had been moved by"
     by_hand = "p.grad.zero_() for each weight after it has moved, or your optimizer's zero_grad()"
@@ -211,6 +242,30 @@ def _accumulates(case: Case) -> Finding | None:
     return Finding("fail", why, fix, cured)
 
 
+def _thrown_away(seen: Seen) -> Finding | None:
+    """Gradients that are cleared before a step has used them, in each of several steps."""
+    groups: list[list[Backward]] = [[]]
+    for event in seen.events:
+        if isinstance(event, Backward):
+            groups[-1].append(event)
+        elif isinstance(event, Update):
+            groups.append([])
+    sizes = [len(group) for group in groups[:-1]]  # at an epoch's end there may be more
+    lost = all(b.reached > 0 and not b.moved for group in groups[:-1] for b in group[1:])
+    clear = all(b.stale == 0 for group in groups[:-1] for b in group)
+    if len(seen.optimizers) != 1 or len(groups) < 3 or not (lost and clear):
+        return None
+    n = min(sizes)
+    held = {id(p) for p in held_by(seen.optimizers[0])}
+    first = groups[0][0].calls if groups[0] else []
+    others = [p for p in weights_in(first) if id(p) not in held]  # such as an adversarial input
+    if n < 2 or others:
+        return None
+    why = f"of {n} times backward before each step of the optimizer the first {n - 1} were cleared"
+    fix = "optimizer.zero_grad() once for each optimizer.step(), not for each backward()"
+    return Finding("warn", f"{why} before it used them", fix)
+
+
 def _mode(case: Case) -> Finding | None:
     model, fix = case.model, "model.train() at the start of every epoch, eval() before validation"
     if not isinstance(model, nn.Module) or not moody(model):
@@ -220,7 +275,7 @@ def _mode(case: Case) -> Finding | None:
         seen = case.seen
         if (id(model), False) in seen.trained:
             own = case.watched is not None or model.training
-            why = f"trains in eval mode: {kinds} do not work"
+            why = f"trains in eval mode: {kinds} not at work"
             if not own:
                 fix += "; if your loop does so outside of step, call it before examine"
             return Finding("fail" if own else "warn", why, fix)
@@ -243,7 +298,7 @@ def _mode(case: Case) -> Finding | None:
                 "fail", f"validate() leaves the model in train mode: {kinds} at work", fix
             )
         if case.get("step") is not None and _stays_resting(case):
-            why = f"validate() calls eval(), and step(xb, yb) trains on so: {kinds} do not work"
+            why = f"validate() calls eval(), and step(xb, yb) trains on so: {kinds} not at work"
             return Finding("warn", why, f"{fix}; silence it by model.train() in step")
     return None
 
@@ -304,7 +359,7 @@ def _ascends_by_hand(case: Case) -> Finding | None:
     return Finding("fail", why, "p -= lr * p.grad")
 
 # %% ../nbs/reference/15_step_checks.ipynb #f68b0644
-def _step_of(case: Case) -> Callable[[Tensor, Any], Any]:
+def _step_of(case: Case, clip: bool = True) -> Callable[[Tensor, Any], Any]:
     """The user's step, or the plain one with his loss, model and optimizer."""
     if case.get("step") is not None:
         return case.get("step")
@@ -315,7 +370,7 @@ def _step_of(case: Case) -> Callable[[Tensor, Any], Any]:
         raise Unseen("LBFGS chooses its own steps: it is not tried at other rates")
     rows = case.in_rows if case.scored else lambda out: out
     loss = None if case.unread else case.loss
-    clipped = None if case.seen is None else case.seen.clipped
+    clipped = case.seen.clipped if clip and case.seen is not None else None
 
     def step(xb: Tensor, yb: Tensor) -> None:
         optimizer.zero_grad()
@@ -335,13 +390,15 @@ def _losses(
     decay: bool = True,
     fresh: bool = False,
     climb: int = 1,
+    clip: bool = True,
 ) -> list[float]:
     """The loss of the same batch before each of `steps` steps, at `factor` times the rate.
 
     decay: whether with weight decay. fresh: whether gradients are cleared before each. climb: how
-    many steps it takes to reach the rate, in even steps from 0.
+    many steps it takes to reach the rate, in even steps from 0. clip: whether gradients that the
+    loop clips are clipped.
     """
-    step, rates = _step_of(case), []  # type: Any, list[tuple[Any, Any, Any]]
+    step, rates = _step_of(case, clip), []  # type: Any, list[tuple[Any, Any, Any]]
     given = case.get("step") is not None and case.watched is None
     nothing = torch.zeros(0), torch.zeros(0)  # the batch is in the calls that are made again
     x, y = case.batches[0] if given else nothing if case.unread else case.first
@@ -458,6 +515,8 @@ def _too_large(case: Case) -> Finding | None:
         return None
     if not broken and top < 1.0005 * start and end > 0.99 * start:
         return None  # flat: too small, if anything
+    if not broken and not thrown and _at(case, 1, 80)[-1] < 0.9 * bar:
+        return None  # a slow start
     back = thrown and not (leaps and end > start)  # one that stays above has nothing to match
     enough = (0.5 if back else 0.9) * min(bar, end if end == end else bar)
     smaller = (0.1, 0.01, 0.001, 0.0001)
@@ -525,13 +584,16 @@ def _stuck(case: Case) -> Finding | None:
 def _too_small(case: Case) -> Finding | None:
     rate, rates = _rate(case), _rates(case)  # of one optimizer
     top = max(rates, default=0.0)  # not the first, which is 0 where a warm-up begins
-    if len(rates) > 5 and rates[-1] < 0.1 * top and not (case.by_hand and _slowing(rates)):
+    if len(rates) > 5 and rates[-1] < 0.11 * top and not (case.by_hand and _slowing(rates)):
         why = f"the rate falls from {number(top)} to {number(rates[-1])} in {len(rates)} steps"
         lower = "lower it" if case.by_hand else "scheduler.step()"
         return Finding("fail", why, f"{lower} once an epoch, not in each batch")
     own = _at(case, 1)
     if len(own) < 20 or not all(abs(value) < 1e30 for value in own):
         return None
+    clipped = _clipped_away(case, own)
+    if clipped is not None:
+        return clipped
     start, end = own[0], own[-1]
     if start - end > 0.01 * abs(start) or end > start * 1.01:
         return None
@@ -550,6 +612,20 @@ def _too_small(case: Case) -> Finding | None:
     if not case.learns and _at(case, 1, 80)[-1] > 0.97 * _bar(case, start):
         raise Unseen("neither this rate nor a larger one lowers the loss of a batch: not decided")
     return None
+
+
+def _clipped_away(case: Case, own: list[float]) -> Finding | None:
+    """Gradients that are clipped so short that next to nothing moves."""
+    clipped = None if case.seen is None or case.watched is None else case.seen.clipped
+    if clipped is None or own[-1] < 0.9 * own[0]:
+        return None
+    free = _losses(case, clip=False)
+    if len(free) < 20 or not free[-1] < 0.5 * own[0]:
+        return None
+    why = f"gradients are clipped to a norm of {number(clipped)}: the loss of one batch goes from "
+    why += f"{number(own[0])} to {number(own[-1])} in 20 steps (limit 10%)"
+    fix = "clip at the norm of a usual gradient or more: clip_grad_norm_ returns it"
+    return Finding("warn", why, fix, _compared(own, free, "unclipped"))
 
 
 def _slowing(rates: list[float]) -> bool:

@@ -30,6 +30,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import dataloader
 
 from mnist_ce.calls import (
+    Answer,
+    answers_of,
     ByHand,
     Call,
     Called,
@@ -155,7 +157,7 @@ class Seen:
         self._known: dict[int, Any] = {}
         self._weights: dict[int, Tensor] = {}  # by id, all that were seen
         self._held: dict[int, Tensor] = {}  # those in optimizers
-        self._reached: dict[int, Tensor] = {}  # those that a loss was computed by
+        self.reached: dict[int, Tensor] = {}  # those that a loss was computed by
         self._sums: list[float] = []
         self.trained: set[tuple[int, bool]] = set()  # models that were sent backward, in which mode
         self.clipped: float | None = None  # the largest norm that gradients were clipped to
@@ -169,6 +171,8 @@ class Seen:
         self._before: list[tuple[Tensor, Tensor, Tensor]] = []  # weights, copies, gradients
         self.measured: torch.optim.SGD | None = None  # a step by hand, as torch would make it
         self.rates: list[float] = []  # of steps by hand
+        self._answers: list[Answer] = []
+        self.misnamed: dict[str, str] = {}  # a model's tensors, and the names that a file has
         self.stepped_late = False  # whether the first step of an optimizer came after all that
 
     def of(self, kind: type) -> list[Any]:
@@ -229,6 +233,7 @@ class Seen:
             return
         self._depth += 1
         if self._depth == 1:
+            self.tape.on = self.tape.on and not self.full
             self._layers, self._begun = [], len(self.calls)
             if id(module) not in self._known and not isinstance(module, nn.modules.loss._Loss):
                 self._known[id(module)] = module
@@ -271,6 +276,19 @@ class Seen:
             elif grad and whole and not plain:
                 self._call = len(self.events), args, kwargs, out, self.calls[self._begun :]
             self.events.append(Forward(model, *parts))
+            if self.full and not grad:  # what is made of it tells how answers are counted
+                self._judge()
+                self.calls.clear()
+                self.tape.on = True
+
+    def loaded(self, module: nn.Module, state: Any, result: Any) -> None:
+        """Weights that were read, and left out for a prefix of their names."""
+        own = module.state_dict()
+        for name in result.missing_keys:
+            for other in result.unexpected_keys:
+                alike = f".{name}".endswith(f".{other}") or f".{other}".endswith(f".{name}")
+                if alike and getattr(state[other], "shape", None) == own[name].shape:
+                    self.misnamed[name] = other
 
     def batch(self, loader: Any, batch: Any) -> None:
         before, _ = self._batch
@@ -298,6 +316,7 @@ class Seen:
                 weights = weights_in(calls)
                 self._begin_anew(weights)
                 self._read(calls)
+                self._judge()
         if self._last is not None:
             self.trained.add(self._last)
         if self.full:
@@ -385,7 +404,7 @@ class Seen:
         Two networks that are trained in turn are one training, and so are the same shapes again.
         """
         weights = {id(t): t for t in used}
-        before, self._reached = self._reached, self._reached | weights
+        before, self.reached = self.reached, self.reached | weights
         shapes = [{t.shape for t in some.values()} for some in (before, weights)]
         apart = weights and before and not weights.keys() & before.keys()
         if not apart or shapes[0] == shapes[1] or len(self.of(Backward)) < 2:
@@ -398,7 +417,7 @@ class Seen:
             numbers = [k for k, event in enumerate(kept) if event is call]
             self._call = (*numbers, *self._call[1:]) if numbers else None
         self._begin()
-        self.events, self._reached = [*kept], weights
+        self.events, self.reached = [*kept], weights
         for model in {id(event.model): event.model for event in kept}.values():
             self._known[id(model)] = model
             self.start.append(Kept(model))
@@ -465,6 +484,21 @@ class Seen:
         renamed = lambda key: (id(view), key[1]) if key[0] == id(module) else key
         self.trained = set(map(renamed, self.trained))
         self._last = self._last and renamed(self._last)
+
+    def _judge(self) -> None:
+        """Keep what was made of scores to count right answers."""
+        scores = [event.out for event in self.of(Forward) if event.out is not None]
+        if len(self._answers) < 100:
+            known = {id(answer.call.out) for answer in self._answers}
+            found = answers_of(self.calls, scores)
+            self._answers += [a for a in found if id(a.call.out) not in known]
+
+    @property
+    def answers(self) -> list[Answer]:
+        """The calls that made answers of scores, and those that compared them with targets."""
+        with self.unnoted():
+            self._judge()
+        return self._answers
 
     def _draw(self, calls: list[Call]) -> None:
         """A model that is no module, as one, and its call."""
@@ -538,10 +572,28 @@ def watch(steps: int = 8) -> Iterator[Seen]:
             seen._unscaled[id(out)] = out, outputs
         return out
 
-    # torch 2.4 does not say what was handed over by name
+    clip = nn.utils.clip_grad_norm_
+
+    @functools.wraps(clip)
+    def clipped(parameters: Any, max_norm: Any, norm_type: Any = 2.0, *args: Any, **kw: Any) -> Any:
+        noting = not (seen.off or seen._waits)
+        if noting and float(norm_type) == 2:  # even where no gradient is that long yet
+            seen.clipped = max(seen.clipped or 0.0, float(max_norm))
+        return clip(parameters, max_norm, norm_type, *args, **kw)
+
+    load = nn.Module.load_state_dict
+
+    @functools.wraps(load)
+    def loaded(module: nn.Module, state: Any, *args: Any, **kwargs: Any) -> Any:
+        result = load(module, state, *args, **kwargs)
+        if not seen.off:
+            seen.loaded(module, state, result)
+        return result
+
+    # torch 2.4 does not say what was handed over by name, nor does a later one where forward fails
     known = inspect.signature(register_module_forward_hook).parameters
     named: Any = {"with_kwargs": True} if "with_kwargs" in known else {}
-    leave: Any = seen.leave if named else lambda module, x, out: seen.leave(module, x, {}, out)
+    leave = lambda module, x, *rest: seen.leave(module, x, *({}, *rest)[-2:])
     hooks = [
         register_module_forward_pre_hook(seen.enter),
         register_module_forward_hook(leave, always_call=True, **named),
@@ -553,6 +605,9 @@ def watch(steps: int = 8) -> Iterator[Seen]:
             patch(dataloader.DataLoader, "__iter__", iterate),
             patch(dataloader._BaseDataLoaderIter, "__next__", advance),
             patch(torch.amp.GradScaler, "scale", scaled),
+            patch(nn.utils, "clip_grad_norm_", clipped),
+            patch(nn.utils.clip_grad, "clip_grad_norm_", clipped),
+            patch(nn.Module, "load_state_dict", loaded),
             _backward_by(seen.backward),
             seen.tape,
         ):

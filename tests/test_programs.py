@@ -221,7 +221,7 @@ for _ in range(3):
     told = run("own.py", "--seed", "3", "--", "--jsn")
     assert told.exit_code == 0 and "SKIP" in told.stdout, told.output
     how = re.fullmatch(
-        r"no fault found: (\d+) of (\d+) causes could be looked for, in the first steps of its first training; the "
+        r"hardly examined: (\d+) of (\d+) causes could be looked for, in the first steps of its first training; the "
         r"SKIP lines say what is missing; --training 2 looks at the next; watch and examine in Python take any loop, and what a "
         r"script cannot pass ", told.stderr.replace("\n", " "),
     )  # fmt: skip
