@@ -46,10 +46,10 @@ _all_ = ["Check", "Report", "watch"]
 
 # %% ../nbs/reference/17_doctor.ipynb #78d59699
 CAUSES = """
-columns bad-data unregistered not-loaded random-in-eval rows-mixed nll-input broadcast target-form sign
-no-gradient loss-mixes-rows softmax-twice not-finite bounded-scores dead-class hides-nan weak-pull
-not-optimised gradients-accumulate weights-do-not-move wrong-mode exploding constant-init dead-units
-input-ignored affine large-init vanishing leak sorted imbalance labels-apart augmentation
+columns bad-data unregistered not-loaded random-in-eval rows-mixed nll-input broadcast target-form
+sign no-gradient loss-mixes-rows softmax-twice not-finite bounded-scores dead-class hides-nan weak-
+pull not-optimised gradients-accumulate weights-do-not-move wrong-mode exploding constant-init dead-
+units input-ignored affine large-init vanishing leak sorted imbalance labels-apart augmentation
 split-differs input-scale weight-decay lr-large lr-small sum-for-mean metric-wrong metric-batches
 metric-hides-nan raises
 """.split()
@@ -417,9 +417,10 @@ def examine_script(
 
     path: the script. arguments: those that it takes. seconds: at most, without the examination.
     metric, valid: a metric and validation data to be examined too: what has that name in the
-    script, in a function of it or in an object, or "module:name"; valid may be two names, "X,Y". The metric of its only fastai Learner needs no name. training: which
-    of several, each with an optimizer of its own; those before it run to their end. It is stopped
-    where it then first saves a model with torch.save; other files it writes and empties as ever.
+    script, in a function of it or in an object, or "module:name"; valid may be "inputs,targets".
+    The metric of its only fastai Learner needs no name. training: which of several, each with an
+    optimizer of its own; those before it run to their end. It is stopped where it then first saves
+    a model with torch.save; other files it writes and empties as ever.
     Raises FileNotFoundError, and ValueError where it trains nothing, with its error and the place
     of that, or the end of what it printed.
     """

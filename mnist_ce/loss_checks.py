@@ -889,7 +889,8 @@ OF_LOSS = [
     Experiment("weak-pull", "wrong answers pull", "loss", _weak_pull, "",
                "no-gradient dead-class"),
     Experiment("sum-for-mean", "a mean, not a sum", "loss", _sums,
-               "reduction='mean', or divide the learning rate by the batch size", "lr-large lr-small"),
+               "reduction='mean', or divide the learning rate by the batch size",
+               "lr-large lr-small"),
 ]  # fmt: skip
 TRAPS = [Experiment("broadcast", "no trap for targets [N]", "loss", _could_broadcast)]
 OF_MATCH = [
