@@ -854,6 +854,8 @@ class Case:
             if y.ndim == 2 and y.shape[1] > 1 and ((y == 0) | (y == 1)).all():
                 raise Unseen("several labels for an example: only a loss of one is examined")
             raise Unseen("the targets are no classes: a regression's loss is left alone")
+        if self.ordered:
+            raise Unseen("the loss asks which target is larger: ranks, and no classes")
         if self.has("model") and (self.has("train") or self.has("valid")) and not self.scored:
             shape = list(self.trace[0].shape)  # raises Misfit where there is no output
             raise Unseen(f"the model gives {shape}: only scores [N, C] can be examined")
@@ -938,6 +940,16 @@ class Case:
         except (Unseen, Misfit):
             return False
         return self.labels is None and y.is_floating_point()
+
+    @functools.cached_property
+    def ordered(self) -> bool:
+        """Whether the step compares whole targets by size, with each other or with a range."""
+        for call in self.behind_loss:
+            parts, name = taken(call), call.function.__name__.strip("_")
+            whole = [not t.is_floating_point() and t.numel() > 1 for t in parts]
+            if name in ("gt", "ge", "lt", "le") and len(parts) == 2 and all(whole):
+                return True
+        return False
 
     @functools.cached_property
     def signed(self) -> bool:

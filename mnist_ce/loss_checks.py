@@ -648,6 +648,7 @@ def _columns(case: Case) -> Finding | None:
             return Finding("fail", why, fix)
         every = _all_labels(case)
         left_out = case.places > 1 and case.in_step is not None  # 255, in many masks
+        left_out = left_out or case.ordered
         if every is not None and every.max() >= max(c, 2) and not left_out:
             outside = every[every >= max(c, 2)]
             if c == 1 and _as_numbers(case):

@@ -588,6 +588,9 @@ def _too_small(case: Case) -> Finding | None:
         why = f"the rate falls from {number(top)} to {number(rates[-1])} in {len(rates)} steps"
         lower = "lower it" if case.by_hand else "scheduler.step()"
         return Finding("fail", why, f"{lower} once an epoch, not in each batch")
+    slow = _warms_up_long(case, rates)
+    if slow is not None:
+        return slow
     own = _at(case, 1)
     if len(own) < 20 or not all(abs(value) < 1e30 for value in own):
         return None
@@ -612,6 +615,23 @@ def _too_small(case: Case) -> Finding | None:
     if not case.learns and _at(case, 1, 80)[-1] > 0.97 * _bar(case, start):
         raise Unseen("neither this rate nor a larger one lowers the loss of a batch: not decided")
     return None
+
+
+def _warms_up_long(case: Case, rates: list[float]) -> Finding | None:
+    """A rate that climbs so slowly to where its schedule says that it will be that none is there."""
+    loader, groups = case.get("train"), case.optimizer.param_groups
+    peak = max(float(group.get("initial_lr") or 0) for group in groups)
+    if len(rates) < 3 or not hasattr(loader, "dataset") or not hasattr(loader, "__len__"):
+        return None
+    climb = min(b - a for a, b in zip(rates, rates[1:]))
+    if not climb > 0:
+        return None
+    steps = (peak - rates[-1]) / climb
+    if steps < 50 * len(loader):
+        return None
+    why = f"the rate climbs by {climb:.2g} in each step, and needs {steps:.0f} more to lr={peak:g}: "
+    why += f"{steps / len(loader):.0f} passes of {len(loader)} batches (limit 50)"
+    return Finding("warn", why, "warm up for a tenth of all steps or less")
 
 
 def _clipped_away(case: Case, own: list[float]) -> Finding | None:
