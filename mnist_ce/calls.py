@@ -238,11 +238,24 @@ def met(calls: list[Call], scores: Tensor) -> Tensor | None:
 
 
 def _unmarked(calls: list[Call], targets: Tensor) -> Tensor:
-    """The targets before they were compared with a class, or made one-hot rows."""
+    """The targets before they were compared with a class, or made one-hot rows, be they smooth."""
+    smooth, written = targets, False  # by scatter, which takes labels [N, 1]
     for call in reversed(calls):
-        if any(t is targets for t in made(call)) and call.function.__name__ in _MARKS:
-            targets = next((t for t in taken(call) if t.shape[:1] == targets.shape[:1]), targets)
+        name, alike = call.function.__name__.strip("_"), smooth.shape[:1]
+        if not any(t is smooth for t in made(call)):
+            continue
+        before = next((t for t in taken(call) if t is not smooth and t.shape[:1] == alike), smooth)
+        marked = smooth is targets and call.function.__name__ in _MARKS
+        turned = written and name in ("view", "reshape", "unsqueeze")
+        if marked or turned or name in ("one_hot", "scatter"):
+            targets = smooth = before
+            written = name == "scatter"
+        elif name in _SMOOTHING and before.shape == smooth.shape:
+            smooth = before
     return targets
+
+
+_SMOOTHING = "mul add sub div truediv rsub rmul radd float to".split()
 
 # %% ../nbs/reference/08_calls.ipynb #632fca1b
 def replayed(

@@ -383,7 +383,7 @@ def _in_a_line(error: Exception) -> click.ClickException | None:
             f"training stopped: the {error.tensor} is {error.loss} in {where}"
             f"{error.reason and ': '}{error.reason}"
         )
-    place = doctor.where_raised(error)
+    place = scores.where_raised(error)
     if place:
         return click.ClickException(f"{place}: {scores.told(error)}")
     if isinstance(error, (ValueError, TypeError)):
@@ -624,10 +624,12 @@ def _read(loss: Any, digits: Any) -> "scores.Loss":
     try:
         return scores.as_loss(loss, len(digits))
     except ValueError as error:
+        if "takes its targets first" in str(error):
+            raise
         try:
             loss(*scores.examples(len(digits)))
         except Exception as own:
-            if place := doctor.where_raised(own):
+            if place := scores.where_raised(own):
                 told = f"{place}: {scores.told(own)}"
                 raise click.ClickException(f"the loss cannot be read, it raised in {told}") from own
         raise error
@@ -1275,7 +1277,10 @@ def _doctor(
         if script:
             report = _examined(str(target), arguments, seconds, training, names)
         elif target is not None and Path(target).exists():
-            raise click.UsageError(f"{target} is no script: name a .py file, or module:function")
+            known = "name a .py file, or module:function"
+            if str(target).endswith(".ipynb"):
+                known = "jupyter nbconvert --to script makes one of it; or watch the loop in it"
+            raise click.UsageError(f"{target} is no script: {known}")
         elif arguments:
             raise click.UsageError(f"{' '.join(arguments)}: only a script takes arguments")
         elif training > 1:

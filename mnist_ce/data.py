@@ -240,9 +240,12 @@ class Digits:
         Which ones is drawn at random, from `seed`; both keep the images' order. Raises ValueError
         where one of them would be empty.
         """
+        if isinstance(share, bool) or not isinstance(share, (int, float)):
+            raise TypeError(f"split({share!r}): write the share of the second as split(0.2)")
         count = round(share * len(self))
         if not 0 < count < len(self):
-            raise ValueError(f"split({share!r}) of {len(self)} images leaves a part empty")
+            empty = f"split({share!r}) of {len(self)} images leaves a part empty"
+            raise ValueError(f"{empty}: 0.2 is a fifth")
         drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:count]
         held = torch.zeros(len(self), dtype=torch.bool)
         held[drawn] = True
@@ -593,6 +596,10 @@ def mnist(
     Raises ValueError, naming it, for digits or files that are missing, damaged or too large, for
     what is no plain file, and for links out of the folder; OSError for a folder it may not list.
     """
+    if isinstance(source, (tuple, list)):
+        raise TypeError(f"mnist: the digits are named, write mnist(classes={tuple(source)})")
+    if isinstance(classes, int):
+        raise TypeError(f"mnist: classes={classes} must be digits, as classes=(7, 3) or range(10)")
     classes = tuple(classes)
     if len(set(classes)) != len(classes) or len(classes) < 2 or not set(classes) <= set(range(10)):
         raise ValueError(f"classes={classes} must be two or more different digits from 0 to 9")
@@ -988,7 +995,7 @@ def _rows(images: Any, faults: list[Exception]) -> torch.Tensor | None:
     if images.ndim not in (2, 3):
         faults.append(ValueError(
             f"images are {shape}, expected [N, F], [N, H, W], [N, 1, H, W] or [N, H, W, 1]: "
-            "for one image write images[None]"
+            "for one image write images[None]; labels come second, Digits.of(images, labels)"
         ))
         return None
     return images.reshape(len(images), math.prod(images.shape[1:])).contiguous()
@@ -1172,6 +1179,9 @@ def _check_pair(train: Any, valid: Any) -> None:
     faults: list[Exception] = []
     for name, data in ("train", train), ("valid", valid):
         if not isinstance(data, Digits):
+            if name == "train" and callable(data) and not hasattr(data, "dataset"):
+                faults.append(TypeError("the loss comes first: write fit(loss, train, valid)"))
+                continue
             whole = isinstance(data, (str, Path, DataLoader, Dataset)) or hasattr(data, "dataset")
             write = f"Digits.of({name})" if whole or isinstance(data, tuple) else (
                 "Digits.of(images, labels)"

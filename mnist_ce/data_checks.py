@@ -215,7 +215,7 @@ def _bad(case: Case) -> Finding | None:
         labels = labels_in(y)
         if labels is not None and y.ndim == 1 or labels is not None and y.shape[1:] == (1,):
             low, high = int(labels.min()), int(labels.max())
-            c = case.z.shape[1] if case.scored else None
+            c = case.z.shape[1] if case.scored and not case.ordered else None
             if c and c > 1 and high >= c and not mistaken(labels, c):
                 raise Unseen("see columns")
             if low < 0:
@@ -376,7 +376,10 @@ def _apart(case: Case) -> Finding | None:
     seen = f"the nearest neighbor has the same label for {number(100 * near.train)}% of {near.n} "
     seen += f"training inputs (mean over classes), by chance {number(100 * near.chance)}%"
     valid_clear = near.valid > near.valid_limit + 0.1
+    more = near.train > near.chance + 0.6 * (near.limit - near.chance)  # three standard errors
     if near.train < near.limit and near.n >= 100:
+        if more:
+            raise Unseen(f"{seen}: more than chance, too little to be sure")
         if valid_clear and _random_inputs(case) and not _mildly(case, near):
             raise Unseen("see augmentation")
         if valid_clear:
@@ -384,8 +387,6 @@ def _apart(case: Case) -> Finding | None:
             return Finding("fail", why)
         if not case.sample[0].is_floating_point() and (near.x.shape[1] <= 200 or _embeds(case)):
             raise Unseen("whole numbers such as those of words: likeness is no sign")
-        if near.train > near.chance + 0.6 * (near.limit - near.chance):  # three standard errors
-            raise Unseen(f"{seen}: more than chance, too little to be sure")
         line = _told_by_a_line(_features(case, near.x), near.y)
         if line > 3:  # shuffled labels get there once in a thousand times
             why = f"note: neighbors hardly agree, but a line fitted to half of {near.n} inputs "
@@ -464,9 +465,19 @@ def _features(case: Case, x: Tensor) -> Tensor:
 
 
 def _scrambled(case: Case) -> Finding | None:
-    """Scores [N, C, H, W] or [N, C, T] that become rows of C numbers by a reshape alone."""
+    """Axes that change places by a reshape alone: of inputs, or of scores that become rows."""
     if case.seen is None:
         return None
+    for call in case.behind_loss:
+        given, out, name = first_tensor(call.args), call.out, call.function.__name__
+        plain = isinstance(out, Tensor) and given is not None and not given.requires_grad
+        if name not in ("reshape", "view") or not plain or given.ndim != out.ndim:
+            continue
+        before, after = ([n for n in part.shape[1:] if n > 1] for part in (given, out))
+        if before != after and sorted(before) == sorted(after) and len(given) == len(out):
+            order = ", ".join(map(str, [0, 2, 1] if given.ndim == 3 else [0, 3, 1, 2]))
+            why = f"inputs {list(given.shape)} become {list(out.shape)} by {name} alone, which "
+            return Finding("fail", f"{why}mixes the axes", f"x.permute({order})")
     maps = [f.out for f in case.seen.of(Forward) if f.grad and f.out is not None]
     for call in (call for back in case.seen.of(Backward) for call in back.calls):
         of = next((t for t in taken(call) if any(t is z for z in maps)), None)

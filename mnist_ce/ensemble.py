@@ -406,7 +406,8 @@ def difference_table(runs: Runs, valid: Digits) -> Table:
         margin = (runs_margin**2 + (1.96 * paired_error(right[a], right[b])) ** 2) ** 0.5
         wide = Summary(max(2, summary.n), summary.mean, summary.sd, summary.mean - margin,
                        summary.mean + margin)  # fmt: skip
-        holds = "holds" if wide.low > 0 or wide.high < 0 else "may vanish"
+        same = "none" if wide.low == wide.high == 0 else "may vanish"
+        holds = "holds" if wide.low > 0 or wide.high < 0 else same
         rows.append([
             f"{b} - {a}", summary.n, f"{summary.mean:+.4f}", _interval(summary, "+.4f"),
             f"{gained:.1f} / {lost:.1f}", _interval(wide, "+.4f"), holds,

@@ -28,7 +28,7 @@ from mnist_ce.case import (
     on_copies,
     shown,
 )
-from .scores import FORMS, as_kind, examples, readings, told
+from .scores import FORMS, as_kind, best_reading, examples, readings, told
 from .calls import Call, first_tensor, last_function, last_tensor
 from .watching import Backward, watch
 
@@ -43,6 +43,8 @@ def _unreadable(case: Case) -> tuple[str, Finding]:
     bare = [way for way, why in tried.items() if any(word in why for word in numbers)]
     infinite = [way for way, why in tried.items() if "not finite" in why]
     wide = tried.get(f"{columns_of(classes)} of logits, targets int [N]", "")
+    if case.watched is not None and ("out of bounds" in wide or "out of range" in wide):
+        raise Unseen("the loss knows fewer classes than the model's output has columns")
     if "out of bounds" in wide or "out of range" in wide:
         fix = "columns count from 0: pass the labels as they are, 0 to C - 1"
         return "target-form", Finding("fail", f"labels from 0 to {classes - 1}: {wide}", fix)
@@ -55,6 +57,11 @@ def _unreadable(case: Case) -> tuple[str, Finding]:
             why = f"{way}: the loss stays the same when the targets change places"
             fix = "give scores and targets one shape: targets.view_as(scores), or scores.squeeze(1)"
             return "broadcast", Finding("fail", f"{why}, so every score meets every target", fix)
+    turned = best_reading(lambda z, y: call(y, z), classes, case.columns)
+    if turned is not None and turned.rank() == 0 and "not implemented for" in wide:
+        why = "it takes its targets first, and its scores second"
+        fix = "write it as loss(scores, targets), or hand it on as lambda z, y: loss(y, z)"
+        return "target-form", Finding("fail", why, fix)
     if case.columns is None and "it does not fall" in wide:
         cut = [way for way in cut if way == f"{columns_of(classes)}, targets int [N]"]
     if cut or bare:
@@ -798,9 +805,38 @@ def _normalizes(it: Subject) -> str:
     return next((name for name in names if name in NORMALISE), "")
 
 
+def _impossible(case: Case) -> Finding | None:
+    """What a watched loop hands to kl_div and ctc_loss, if that cannot be right."""
+    for call in case.behind_loss:
+        name, given = call.function.__name__, first_tensor((call.args, call.kwargs))
+        if given is None or not given.is_floating_point():
+            continue
+        top = float(given.detach().max()) if given.numel() else 0.0
+        if name == "kl_div" and top > 1e-4:
+            why = f"kl_div gets numbers up to {number(top)} where log-probabilities are at most 0"
+            return Finding("fail", why, "F.kl_div(scores.log_softmax(1), probabilities)")
+        if name == "ctc_loss":
+            parts = dict(zip(_CTC, call.args)) | call.kwargs
+            targets, blank = parts["targets"], parts.get("blank", 0)
+            lengths = torch.as_tensor(parts["target_lengths"]).tolist()
+            if targets.ndim == 2 and len(lengths) == len(targets):
+                targets = torch.cat([row[:n] for row, n in zip(targets, lengths)])
+            if bool((targets == blank).any()):
+                why = f"ctc_loss: {int((targets == blank).sum())} of {targets.numel()} targets are "
+                why += f"{blank}, which is the blank"
+                return Finding("fail", why, "number the labels from 1, and keep 0 for the blank")
+    return None
+
+
+_CTC = "log_probs targets input_lengths target_lengths blank".split()
+
+
 def _no_logarithms(case: Case) -> Finding | None:
     """A loss, or a step, that itself hands something else than log-probabilities to NLL or KL."""
     fix = "F.nll_loss(F.log_softmax(scores, 1), y), or F.cross_entropy(scores, y)"
+    impossible = _impossible(case)
+    if impossible is not None:
+        return impossible
     it = _of(case, "nll-input")
     if it.reading.reduction == "mixed":
         raise Unseen("an example's loss depends on the others in its batch")

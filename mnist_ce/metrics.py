@@ -199,7 +199,7 @@ def as_metric(
             if gap > best:
                 best, found = gap, Whole(name, function, form)
         if found is None:
-            raise ValueError(f"{refusal}; {called}") from refusal
+            raise ValueError(f"{refusal}; {called}; it returns one number, as a mean") from refusal
         if best < 1e-6:
             same = "gives right answers and wrong ones the same value"
             warn(f"the metric {name!r} {same}: {called}")

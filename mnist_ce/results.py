@@ -902,6 +902,8 @@ class Runs:
 
         x: `Digits`, or images as float [N, F], [N, 28, 28] or [N, 1, 28, 28], 0 to 1, or uint8.
         """
+        if isinstance(x, (str, Path)) or hasattr(x, "getexif"):
+            raise TypeError(f"{x!s:.80} is a picture: write run.predict_image(…) for one digit")
         images = x.x if isinstance(x, Digits) else torch.as_tensor(x)
         if images.dtype == torch.uint8:
             images = images.float() / 255

@@ -7,6 +7,7 @@ __all__ = ['OF_STEP']
 
 # %% ../nbs/reference/15_step_checks.ipynb #b4199d06
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,8 +20,9 @@ from torch.optim.optimizer import (
 
 from .calls import first_tensor, weights_in
 from .case import Case, Experiment, Finding, Unseen, number
+from .data import Digits
 from .loss_checks import PULLS, climbs, unheard
-from .scores import told
+from .scores import told, where_raised
 from mnist_ce.watching import (
     Backward,
     Forward,
@@ -217,7 +219,31 @@ def _raises(case: Case) -> Finding | None:
     error = case.watched.error if case.watched is not None else None
     if error is None:
         return None
-    return Finding("fail", f"the training ended with {told(error)}")
+    place = where_raised(error)
+    why = f"the training ended{place and f' in {place}'} with {told(error)}"
+    return Finding("fail", why, _cure_of(str(error)))
+
+
+_CURES = (
+    (r"softmax_lastdim_kernel_impl. not implemented for .(Long|Int)",
+     "scores come first, then targets: F.cross_entropy(scores, targets)"),
+    (r"dtype to be Long|scalar type Long|for target, got Float|.not implemented for .Float",
+     "labels of cross entropy are whole numbers: y.long()"),
+    (r"multi-target not supported|0D or 1D target tensor expected",
+     "labels [N], not [N, 1]: y[:, 0]"),
+    (r"mat1 and mat2 shapes cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)",
+     "its input has \\1 numbers, the layer expects \\2: nn.Linear(\\1, …), or flatten x before it"),
+    (r"Target -?\d+ is out of bounds",
+     "labels go from 0 to C - 1, with a column of scores for each"),
+)  # fmt: skip
+
+
+def _cure_of(text: str) -> str:
+    """What to write instead, for the errors of torch's that a beginner meets first."""
+    for pattern, cure in _CURES:
+        if found := re.search(pattern, text):
+            return found.expand(cure)
+    return ""
 
 
 def _accumulates(case: Case) -> Finding | None:
@@ -230,7 +256,8 @@ def _accumulates(case: Case) -> Finding | None:
         stale, count = [b.stale for b in backs if b.stale], len(backs)
     if not stale:
         return _thrown_away(seen)
-    why = f"in {len(stale)} of {count} steps {stale[0]} parameters still held the gradient of "
+    held = f"{stale[0]} parameter{'s' * (stale[0] != 1)}"
+    why = f"in {len(stale)} of {count} steps {held} still held the gradient of "
     why += "batches that the weights had been moved by"
     by_hand = "p.grad.zero_() for each weight after it has moved, or your optimizer's zero_grad()"
     cured, fix = "", "" if updates else by_hand
@@ -370,6 +397,9 @@ def _step_of(case: Case, clip: bool = True) -> Callable[[Tensor, Any], Any]:
         raise Unseen("LBFGS chooses its own steps: it is not tried at other rates")
     rows = case.in_rows if case.scored else lambda out: out
     loss = None if case.unread else case.loss
+    it = case.subject if isinstance(case.data, Digits) and not case.unread else None
+    if it is not None:  # our own images have targets [N, 1]
+        loss = lambda z, y: it.raw(z, y.view(-1))
     clipped = case.seen.clipped if clip and case.seen is not None else None
 
     def step(xb: Tensor, yb: Tensor) -> None:
@@ -586,7 +616,8 @@ def _too_small(case: Case) -> Finding | None:
     top = max(rates, default=0.0)  # not the first, which is 0 where a warm-up begins
     if len(rates) > 5 and rates[-1] < 0.11 * top and not (case.by_hand and _slowing(rates)):
         why = f"the rate falls from {number(top)} to {number(rates[-1])} in {len(rates)} steps"
-        lower = "lower it" if case.by_hand else "scheduler.step()"
+        scheduled = any("initial_lr" in group for group in case.optimizer.param_groups)
+        lower = "scheduler.step()" if scheduled else "lower it"
         return Finding("fail", why, f"{lower} once an epoch, not in each batch")
     slow = _warms_up_long(case, rates)
     if slow is not None:
@@ -618,20 +649,24 @@ def _too_small(case: Case) -> Finding | None:
 
 
 def _warms_up_long(case: Case, rates: list[float]) -> Finding | None:
-    """A rate that climbs so slowly to where its schedule says that it will be that none is there."""
+    """A rate that climbs so slowly towards its schedule's top that it never gets there."""
     loader, groups = case.get("train"), case.optimizer.param_groups
     peak = max(float(group.get("initial_lr") or 0) for group in groups)
-    if len(rates) < 3 or not hasattr(loader, "dataset") or not hasattr(loader, "__len__"):
+    if len(rates) < 3:
         return None
+    known = hasattr(loader, "dataset") and hasattr(loader, "__len__")
+    size = len(loader) if known else 400
     climb = min(b - a for a, b in zip(rates, rates[1:]))
     if not climb > 0:
         return None
     steps = (peak - rates[-1]) / climb
-    if steps < 50 * len(loader):
+    if steps < 50 * size:
         return None
-    why = f"the rate climbs by {climb:.2g} in each step, and needs {steps:.0f} more to lr={peak:g}: "
-    why += f"{steps / len(loader):.0f} passes of {len(loader)} batches (limit 50)"
-    return Finding("warn", why, "warm up for a tenth of all steps or less")
+    why = f"the rate climbs by {climb:.2g} in each step, and needs {steps:.0f} more to lr={peak:g}"
+    passes = f": {steps / size:.0f} passes of {size} batches (limit 50)"
+    why += passes if known else " (limit 20000)"
+    fix = "warm up for a tenth of all steps or less; LambdaLR's function gives a factor, not a rate"
+    return Finding("warn", why, fix)
 
 
 def _clipped_away(case: Case, own: list[float]) -> Finding | None:

@@ -56,6 +56,7 @@ class NonFiniteLoss(FloatingPointError):
             f"the {self.tensor} is {self.loss} in epoch {self.epoch}, batch {self.batch}"
             f"{self.reason and ': '}{self.reason}; .run has the last finite weights, "
             "on_nonfinite='record' would go on"
+            f"{'' if self.reason else '; examine(loss) looks for the cause'}"
         )
 
 
@@ -476,7 +477,7 @@ def _too_fast(value: float, valid: Digits, rate: Any, loss: Loss, columns: int) 
     if not value > 1000 * knows_nothing > 0:
         return ""
     told = f"{value:.4g}, where scores of 0 have {knows_nothing:.4g}"
-    return f"{told}: lr={rate:g} is too large for it, write lr={rate / 100:g}"
+    return f"{told}: lr={rate:g} is too large for it, write lr={min(rate / 100, 10):g}"
 
 
 def _reason(stopped: NonFiniteLoss, train: Digits, rate: Any, loss: Loss, columns: int) -> str:
@@ -498,7 +499,9 @@ def _warn_if_stuck(run: Run, valid: Digits, rate: Any, loss: Loss, columns: int)
     if told:
         warn(f"{run.settings['loss']}: the loss ended at {told}")
         return
-    if len(run.valid_loss) < 3:  # too soon to tell
+    ignorant = loss(torch.zeros(len(valid), columns, device=valid.x.device), valid.y).item()
+    worse = loss.scores == "logits" and ended > 1.5 * ignorant
+    if len(run.valid_loss) < 3 and not worse:  # too soon to tell
         return
     scores = run.runs.answers(valid)[0]
     answers = scores.max(1).indices.unique()

@@ -544,7 +544,9 @@ def test_the_error_that_a_loop_ends_with_is_told():
         optimizer.step()
     report = examine(seen)
     assert report.causes == ["raises"]
-    assert report.failed[0].why == "the training ended with IndexError: Target 2 is out of bounds."
+    why, fix = report.failed[0].why, report.failed[0].fix
+    assert why.startswith("the training ended in ") and re.search(r"test_examine.py, line \d+ with IndexError: Target 2 is out", why)
+    assert fix == "labels go from 0 to C - 1, with a column of scores for each"
 
 
 def test_an_optimizer_of_frozen_parameters_alone():

@@ -476,3 +476,143 @@ def test_pictures_of_numpy_that_change_where_they_are_stored():
             return torch.tensor(self.pictures[k]), self.labels[k]
 
     assert "'pictures'" in finding(examine(train=Stored()), "augmentation")[0]
+
+
+# ---- Losses of ranks, of sounds, of soft targets
+
+
+def seen_by(model, batches, loss, rate=None):
+    """What is seen of a loop of `batches` whose loss is `loss(model, batch)`, at the rates `rate(k)`."""
+    model = seeded(model)
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    schedule = rate and torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    with watch() as seen:
+        for batch in batches:
+            optimizer.zero_grad()
+            loss(model, batch).backward()
+            optimizer.step()
+            if schedule:
+                schedule.step()
+    return seen
+
+
+def batches_of_ratings():
+    x, _ = table()
+    y = torch.bucketize(x[:, 0].contiguous(), torch.tensor([-1.5, -0.5, 0.5, 1.5]))
+    return [(x[k : k + 32], y[k : k + 32]) for k in range(0, 320, 32)]
+
+
+def coral(model, batch):
+    x, y = batch
+    return F.binary_cross_entropy_with_logits(model(x), (y[:, None] > torch.arange(4)).float())
+
+
+def ranks(model, batch):
+    x, y = batch
+    scores = model(x)[:, 0]
+    better = (y[:, None] > y[None]).float()
+    return (better * F.softplus(scores[None] - scores[:, None])).sum() / better.sum()
+
+
+@pytest.mark.parametrize("loss, columns", [(coral, 4), (ranks, 1)], ids=["ratings", "ranks"])
+def test_targets_that_are_compared_by_size_are_no_classes(loss, columns):
+    report = examine(seen_by(lambda: nn.Linear(8, columns), batches_of_ratings(), loss))
+    assert report.causes == []
+    check = next(check for check in report if check.cause == "sign")
+    assert (check.status, check.why) == ("skip", "the loss asks which target is larger: ranks, and no classes")
+
+
+def test_a_loss_that_knows_fewer_classes_than_the_model_has_columns():
+    x, y = some_digits()
+
+    def episode(model, k):
+        rows = [(y == c).nonzero()[k : k + 8, 0] for c in (0, 1)]
+        near = torch.stack([model(x[part[:4]]).mean(0) for part in rows])
+        asked = model(x[torch.cat([part[4:] for part in rows])])
+        return F.cross_entropy(-torch.cdist(asked, near), torch.arange(2).repeat_interleave(4))
+
+    assert examine(seen_by(lambda: nn.Linear(784, 16), range(9), episode)).causes == []
+
+
+@pytest.mark.parametrize("smooth", [
+    lambda y: 0.9 * F.one_hot(y, 2).float() + 0.05,
+    lambda y: torch.full((len(y), 2), 0.05).scatter_(1, y.view(-1, 1), 0.95),
+], ids=["one_hot", "scatter"])  # fmt: skip
+def test_labels_that_are_smoothed_by_hand(smooth):
+    x, y = some_digits()
+    batches = [(x[k : k + 16], y[k : k + 16]) for k in torch.randperm(190, generator=rng())[:9].tolist()]
+    loss = lambda model, batch: -(smooth(batch[1]) * model(batch[0]).log_softmax(1)).sum(1).mean()
+    seen = seen_by(of_digits(), batches, loss)
+    accuracy = lambda z, y: (z.argmax(1) == y).float().mean()
+    assert "metric-wrong" not in examine(seen, accuracy).causes
+
+
+def test_a_blank_among_the_labels_of_ctc():
+    x = torch.randn(9, 8, 20, 6, generator=rng())
+    for first in 0, 1:
+        y = torch.randint(first, 5, (9, 8, 4), generator=rng(1))
+        loss = lambda model, k: F.ctc_loss(
+            model(x[k]).log_softmax(2).transpose(0, 1), y[k], torch.full((8,), 20), torch.full((8,), 4)
+        )
+        report = examine(seen_by(lambda: nn.Linear(6, 5), range(9), loss))
+        assert ("nll-input" in report.causes) == (first == 0)
+        if not first:
+            why, fix = finding(report, "nll-input")
+            assert why == f"ctc_loss: {int((y[0] == 0).sum())} of 32 targets are 0, which is the blank"
+            assert fix == "number the labels from 1, and keep 0 for the blank"
+
+
+def test_probabilities_for_kl_div():
+    x, _ = some_digits()
+    soft = torch.rand(len(x), 2, generator=rng()).softmax(1)
+    for squash, causes in ("softmax", ["nll-input"]), ("log_softmax", []):
+        loss = lambda model, k: F.kl_div(getattr(model(x[k : k + 16]), squash)(1), soft[k : k + 16], reduction="batchmean")
+        report = examine(seen_by(of_digits(), range(0, 144, 16), loss))
+        assert [cause for cause in report.causes if cause == "nll-input"] == causes
+        if causes:
+            why, fix = finding(report, "nll-input")
+            assert why.startswith("kl_div gets numbers up to 0.") and why.endswith("where log-probabilities are at most 0")
+            assert fix == "F.kl_div(scores.log_softmax(1), probabilities)"
+
+
+def test_inputs_whose_axes_are_mixed_by_a_reshape():
+    x = torch.randn(9, 16, 12, 3, generator=rng())
+    y = (x.mean(2)[:, :, 0] > 0).long()
+    make = lambda: nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(80, 2))
+    for turn, causes in (lambda x: x.reshape(16, 3, 12), ["labels-apart"]), (lambda x: x.permute(0, 2, 1), []):
+        report = examine(seen_by(make, range(9), lambda model, k: F.cross_entropy(model(turn(x[k])), y[k])))
+        assert [cause for cause in report.causes if cause == "labels-apart"] == causes
+        if causes:
+            told = "inputs [16, 12, 3] become [16, 3, 12] by reshape alone, which mixes the axes"
+            assert finding(report, "labels-apart") == (told, "x.permute(0, 2, 1)")
+
+
+def test_a_warm_up_that_needs_more_steps_than_there_will_be():
+    batches = batches_of_ratings()
+    loss = lambda model, batch: F.cross_entropy(model(batch[0]), batch[1])
+    slow = lambda steps: examine(seen_by(lambda: nn.Linear(8, 5), batches, loss, lambda k: min(1.0, (k + 1) / steps)))
+    why, fix = finding(slow(50_000), "lr-small")
+    assert why.startswith("the rate climbs by 2e-07 in each step, and needs 499") and why.endswith(" (limit 20000)")
+    assert fix.endswith("LambdaLR's function gives a factor, not a rate")
+    assert "climbs" not in "".join(check.why for check in slow(500).warned)
+
+
+@pytest.mark.parametrize("loss, why, fix", [
+    (lambda model, x, y: F.cross_entropy(y, model(x)), "NotImplementedError", "scores come first, then targets: F.cross_entropy(scores, targets)"),
+    (lambda model, x, y: F.cross_entropy(model(x), y.float()), "RuntimeError", "labels of cross entropy are whole numbers: y.long()"),
+    (lambda model, x, y: F.cross_entropy(model(x), y.view(-1, 1)), "RuntimeError", "labels [N], not [N, 1]: y[:, 0]"),
+    (lambda model, x, y: F.cross_entropy(model(x[:, :700]), y), "RuntimeError",
+     "its input has 700 numbers, the layer expects 784: nn.Linear(700, …), or flatten x before it"),
+], ids=range(4))  # fmt: skip
+def test_a_beginners_error_is_told_with_its_line_and_its_cure(loss, why, fix):
+    x, y = some_digits()
+    with pytest.raises((RuntimeError, NotImplementedError)), watch() as seen:
+        loss(seeded(of_digits()), x, y).backward()
+    told, cure = finding(examine(seen), "raises")
+    assert "test_strangers_scripts.py, line " in told and why in told and cure == fix
+    assert "leak" not in [check.cause for check in examine(seen).failed]
+
+
+def test_a_loss_that_takes_its_targets_first():
+    why, fix = finding(examine(lambda y, z: F.cross_entropy(z, y)), "target-form")
+    assert why == "it takes its targets first, and its scores second" and "lambda z, y: loss(y, z)" in fix

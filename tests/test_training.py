@@ -700,7 +700,7 @@ def test_a_loss_that_breaks_in_the_first_step_leaves_a_run_without_epochs(few):
     assert error.args == (1, 1, "loss", error.loss, error.run) and isinstance(error.run, Run)
     assert str(error) == (
         "the loss is nan in epoch 1, batch 1; .run has the last finite weights, "
-        "on_nonfinite='record' would go on"
+        "on_nonfinite='record' would go on; examine(loss) looks for the cause"
     )
     assert error.run.history == [] and error.run.nonfinite == 0
     assert error.run.history.headers == ("epoch", "train_loss", "valid_loss", "accuracy", "nll", "seconds")
