@@ -499,9 +499,7 @@ def _warn_if_stuck(run: Run, valid: Digits, rate: Any, loss: Loss, columns: int)
     if told:
         warn(f"{run.settings['loss']}: the loss ended at {told}")
         return
-    ignorant = loss(torch.zeros(len(valid), columns, device=valid.x.device), valid.y).item()
-    worse = loss.scores == "logits" and ended > 1.5 * ignorant
-    if len(run.valid_loss) < 3 and not worse:  # too soon to tell
+    if len(run.valid_loss) < 3:  # too soon to tell
         return
     scores = run.runs.answers(valid)[0]
     answers = scores.max(1).indices.unique()
