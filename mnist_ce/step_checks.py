@@ -654,8 +654,10 @@ def _warms_up_long(case: Case, rates: list[float]) -> Finding | None:
     peak = max(float(group.get("initial_lr") or 0) for group in groups)
     if len(rates) < 3:
         return None
-    known = hasattr(loader, "dataset") and hasattr(loader, "__len__")
-    size = len(loader) if known else 400
+    known, size = False, 400
+    with contextlib.suppress(TypeError):  # one that never ends has no length
+        known = hasattr(loader, "dataset")
+        size = len(loader) if known else size
     climb = min(b - a for a, b in zip(rates, rates[1:]))
     if not climb > 0:
         return None
@@ -664,7 +666,7 @@ def _warms_up_long(case: Case, rates: list[float]) -> Finding | None:
         return None
     why = f"the rate climbs by {climb:.2g} in each step, and needs {steps:.0f} more to lr={peak:g}"
     passes = f": {steps / size:.0f} passes of {size} batches (limit 50)"
-    why += passes if known else " (limit 20000)"
+    why += passes if known else f" (limit {50 * size})"
     fix = "warm up for a tenth of all steps or less; LambdaLR's function gives a factor, not a rate"
     return Finding("warn", why, fix)
 
