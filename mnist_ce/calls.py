@@ -313,10 +313,11 @@ class Answer(NamedTuple):
     as_given: bool
 
 
-_FORMS = "detach cpu cuda to float double squeeze unsqueeze view reshape flatten clone contiguous"
-_SQUASH = "softmax log_softmax sigmoid exp logsigmoid"
-_DECIDE = "argmax max topk gt ge lt le round"
-_CAST = f"{_FORMS} int long bool type getitem"
+_FORMS = {*"detach clone contiguous cpu cuda to float double".split()}
+_FORMS |= {*"squeeze unsqueeze view reshape flatten".split()}
+_SQUASH = {*"softmax log_softmax sigmoid exp logsigmoid".split()}
+_DECIDE = {*"argmax max topk gt ge lt le round".split()}
+_CAST = _FORMS | {*"int long bool type getitem".split()}
 
 
 def answers_of(calls: list[Call], scores: Iterable[Tensor]) -> Iterator[Answer]:
@@ -327,14 +328,14 @@ def answers_of(calls: list[Call], scores: Iterable[Tensor]) -> Iterator[Answer]:
         known = as_given.get(id(first))
         if known is not None and isinstance(call.out, Tensor):
             whole = name == "getitem" and call.out.numel() == first.numel()  # such as scores[:, 0]
-            if name in _FORMS.split() or call.function == _DATA or whole:
+            if name in _FORMS or call.function == _DATA or whole:
                 as_given[id(call.out)] = known
-            elif name in _SQUASH.split():
+            elif name in _SQUASH:
                 as_given[id(call.out)] = False
-        if known is not None and name in _DECIDE.split():
+        if known is not None and name in _DECIDE:
             yield Answer(call, known)
             answers.update(map(id, tensors_in(call.out)))
-        elif id(first) in answers and name in _CAST.split():
+        elif id(first) in answers and name in _CAST:
             answers.update(map(id, tensors_in(call.out)))
         elif name in ("eq", "ne") and any(id(t) in answers for t in taken(call)):
             yield Answer(call, False)

@@ -1293,8 +1293,8 @@ def _doctor(
         _say(_colored(report))
         unknown = report.unseen + report.waiting
         causes, unseen = ({check.cause for check in part} for part in (report, unknown))
-        if (script or 2 * len(unseen) > len(causes)) and not quiet:
-            few = 2 * len(unseen) > len(causes)
+        few = 2 * len(unseen) > len(causes)
+        if (script or few) and not quiet:
             told = "hardly examined: " if few else "no fault found: "
             told *= not (report.failed or report.warned)
             told += f"{len(causes) - len(unseen)} of {len(causes)} causes could be looked for"

@@ -16,15 +16,13 @@ import re
 import signal
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import threading
 import time
-import traceback
 import types
 from collections.abc import Iterator
 from difflib import get_close_matches
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +36,7 @@ from .loss_checks import COLUMNS, OF_LOSS, OF_MATCH, TRAPS, Proved
 from .metric_checks import OF_METRIC
 from .model_checks import OF_MODEL
 from .results import default_device, own_settings, write_file
-from .scores import stopwatch, told, where_raised
+from .scores import package_folder, stopwatch, told, where_raised
 from .step_checks import OF_STEP
 from .watching import Backward, Forward, Seen, undisturbed, watch
 
@@ -302,10 +300,6 @@ _AT_A_GLANCE = (
     "unregistered random-in-eval rows-mixed constant-init input-ignored no-gradient".split()
 )
 
-# %% ../nbs/reference/17_doctor.ipynb #1a849784
-def _package() -> Path:
-    return Path(find_spec("mnist_ce").origin).parent  # type: ignore
-
 # %% ../nbs/reference/17_doctor.ipynb #76360e3e
 def find_object(name: str) -> Any:
     """What "module:name" or "folder/file.py:name" stands for; a class is called without arguments.
@@ -436,7 +430,7 @@ def report_apart(
     """
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder, "report.json")
-        root = str(_package().parent)
+        root = str(package_folder().parent)
         paths = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), root)))
         try:
             done = subprocess.run(

@@ -227,7 +227,7 @@ def _raises(case: Case) -> Finding | None:
 _CURES = (
     (r"softmax_lastdim_kernel_impl. not implemented for .(Long|Int)",
      "scores come first, then targets: F.cross_entropy(scores, targets)"),
-    (r"dtype to be Long|scalar type Long|for target, got Float|.not implemented for .Float",
+    (r"dtype to be Long|scalar type Long|nll_loss\w*. not implemented for .Float",
      "labels of cross entropy are whole numbers: y.long()"),
     (r"multi-target not supported|0D or 1D target tensor expected",
      "labels [N], not [N, 1]: y[:, 0]"),
@@ -656,8 +656,8 @@ def _warms_up_long(case: Case, rates: list[float]) -> Finding | None:
         return None
     known, size = False, 400
     with contextlib.suppress(TypeError):  # one that never ends has no length
-        known = hasattr(loader, "dataset")
-        size = len(loader) if known else size
+        if hasattr(loader, "dataset"):
+            known, size = True, len(loader)
     climb = min(b - a for a, b in zip(rates, rates[1:]))
     if not climb > 0:
         return None
