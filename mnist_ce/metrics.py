@@ -218,6 +218,7 @@ def input_shape(model: Callable[[Tensor], Any], data: Digits) -> tuple[tuple[int
         shapes += [(1, side, side), (side, side)]
     classes = len(data.classes)
     tried, allowed = [], (1, 2) if classes == 2 else (classes,)
+    last = f"end it in a layer of {classes}, such as nn.Linear(…, {classes})"
     with torch.no_grad():
         for shape in shapes:
             given = f"for images {[len(x), *shape]}"
@@ -230,6 +231,9 @@ def input_shape(model: Callable[[Tensor], Any], data: Digits) -> tuple[tuple[int
                 return shape, scores
             if isinstance(scores, Tensor):
                 tried.append(f"{given} it gives {list(scores.shape)}")
+                if scores.shape[:1] == (len(x),) and scores.ndim == 2:
+                    tried = [f"{tried[-1]}: {last}"]  # the images fit: no other form is of use
+                    break
             else:
                 kind = type(scores).__name__
                 tried.append(f"{given} it returns a {kind}: let it return the scores alone")

@@ -578,6 +578,13 @@ def as_loss(loss: Any, classes: int, *, columns: int | None = None, device: Any 
                     f"{name} takes its targets first: write lambda scores, targets: "
                     f"{name}(targets, scores)"
                 )
+            if "returns NoneType" in next(iter(tried.values())):
+                raise ValueError(f"{name} returns nothing: end it in `return loss`")
+            if columns == 1 and best_reading(on_cpu, 2):
+                raise ValueError(
+                    f"{name} takes a column of scores per class, and the model gives 1: end it in "
+                    f"nn.Linear(…, {classes}), or take F.binary_cross_entropy_with_logits"
+                )
             raise ValueError(
                 f"{name} can be read in no way for {classes} classes; tried\n{_told(tried)}"
             )

@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -431,10 +431,9 @@ def fit(
                 now.pop("epochs")  # more of them are the same training, gone on with
             kept = StateFile(resume, now, epochs)
         cuda = [where] if where.type == "cuda" else []
-        with one_thread() if plain else torch.random.fork_rng(devices=cuda):
-            if not plain:
-                # What dropout draws from; the caller's state comes back.
-                torch.manual_seed(seeded(seed).initial_seed())
+        threads = one_thread() if plain else nullcontext()
+        with threads, torch.random.fork_rng(devices=cuda):  # the caller's state comes back
+            torch.manual_seed(seeded(seed).initial_seed())  # what dropout, or a loss, draws from
             try:
                 run = Run(train_models(
                     models, train, valid, measured, coords=coords, augment=augment,
@@ -445,8 +444,9 @@ def fit(
                 if not known.doubts:
                     stopped.reason = _reason(stopped, train, rate, known, columns)
                 raise
-        if not known.doubts:
-            _warn_if_stuck(run, valid, rate, known, columns)
+            if not known.doubts:
+                _warn_if_stuck(run, valid, rate, known, columns)
+                _warn_if_lucky(run, known, columns)
         return run
 
 
@@ -486,11 +486,19 @@ def _reason(stopped: NonFiniteLoss, train: Digits, rate: Any, loss: Loss, column
     if not losses or not losses[-1] > 1000 * losses[0] or not train.x.abs().max() <= 20:
         return ""
     grown = _too_fast(losses[-1], train, rate, loss, columns)
-    labels = torch.arange(max(columns, 2), device=train.x.device)
-    sure = 1e4 * (2.0 * nn.functional.one_hot(labels) - 1)[:, -columns:]
-    results = loss.value_and_slopes(torch.stack([sure, -sure]), labels)
-    finite = all(bool(result.isfinite().all()) for result in results)
-    return f"the loss had grown to {grown}" if grown and finite else ""
+    bears = grown and _bears(loss, 1e4, columns, train.x.device)
+    return f"the loss had grown to {grown}" if bears else ""
+
+
+def _bears(loss: Loss, size: float, columns: int, device: Any) -> bool:
+    """Whether the loss and its slopes are numbers where scores are `size` and -`size`."""
+    labels = torch.arange(max(columns, 2), device=device)
+    sure = size * (2.0 * nn.functional.one_hot(labels) - 1)[:, -columns:]
+    try:
+        results = loss.value_and_slopes(torch.stack([sure, -sure]), labels)
+    except Exception:  # a stranger's loss that raises is not silent
+        return True
+    return all(bool(result.isfinite().all()) for result in results)
 
 
 def _warn_if_stuck(run: Run, valid: Digits, rate: Any, loss: Loss, columns: int) -> None:
@@ -508,6 +516,16 @@ def _warn_if_stuck(run: Run, valid: Digits, rate: Any, loss: Loss, columns: int)
             f"{run.settings['loss']}: the model answers {valid.classes[int(answers)]!r} to every "
             f"validation image, an accuracy of {run.accuracy[-1]:.4f}: it has not learned. Is "
             f"lr={rate:g} too large or too small? examine(loss, model=…) looks for other causes"
+        )
+
+
+def _warn_if_lucky(run: Run, loss: Loss, columns: int) -> None:
+    if loss.scores != "logits" or run.nonfinite >= 0:
+        return
+    if not _bears(loss, 100, columns, run.valid_loss.device):
+        warn(
+            f"{loss.name} stayed finite here, and is not where a model is surer, at scores of 100 "
+            f"and -100: examine({loss.name}) says what to write instead"
         )
 
 

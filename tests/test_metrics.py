@@ -131,7 +131,7 @@ def test_a_model_that_takes_no_images_is_told_each_way_that_was_tried(sample):
         "  for images [5, 28, 28] it gives [5, 28, 28]",
     ]
     narrow = Digits(torch.rand(4, 6), torch.tensor([[0], [1], [2], [2]]), (1, 2, 3))
-    with pytest.raises(ValueError, match=r"must give \[n, 3\]: 3 columns .*\(1, 2, 3\)\n  for images \[4, 6\] it gives \[4, 2\]$"):
+    with pytest.raises(ValueError, match=r"must give \[n, 3\]: 3 columns .*\(1, 2, 3\)\n  for images \[4, 6\] it gives \[4, 2\]: end it in a layer of 3, such as nn.Linear\(…, 3\)$"):
         evaluate(cross_entropy_loss, lambda x: x[:, :2], narrow)
     with pytest.raises(ValueError) as refused:
         evaluate(cross_entropy_loss, lambda x: 1 / len("x" * 999)[x], narrow)

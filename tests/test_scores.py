@@ -151,6 +151,7 @@ def test_what_trains_badly_is_warned_of(loss, words):
         (lambda z, y: F.cross_entropy(z, y).item(), 2, ValueError, "returns float, not a tensor"),
         (lambda z, y: F.cross_entropy(z.detach(), y), 2, ValueError, "carries no gradient"),
         (lambda z, y: (z**2).mean(), 2, ValueError, "can be read in no way for 2 classes"),
+        (lambda z, y: None, 2, ValueError, "<lambda> returns nothing: end it in `return loss`$"),
         (lambda z: z, 2, ValueError, "takes 1 positional argument"),
         (nn.CrossEntropyLoss(weight=torch.ones(3)), 2, ValueError, "all 2 classes"),
         (mnist_loss, 10, ValueError, "mnist_loss scores one column, which tells 2 classes apart, not 10"),
@@ -166,7 +167,8 @@ def test_columns_of_the_model_decide():
     assert as_loss(nn.MSELoss(), 2, columns=1).scores == "probabilities"
     with pytest.raises(ValueError, match="the model gives 2 columns, mnist_loss takes 1"):
         as_loss(mnist_loss, 2, columns=2)
-    with pytest.raises(ValueError, match="cross_entropy can be read in no way"):
+    cure = r"end it in nn.Linear\(…, 2\), or take F.binary_cross_entropy_with_logits"
+    with pytest.raises(ValueError, match=f"^cross_entropy takes a column .*, and the model gives 1: {cure}$"):
         as_loss(F.cross_entropy, 2, columns=1)
 
 

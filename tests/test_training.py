@@ -14,6 +14,7 @@ from torch import nn
 
 from mnist_ce import training
 from mnist_ce.data import Digits
+from mnist_ce.doctor import examine
 from mnist_ce.ensemble import fit_many
 from mnist_ce.losses import cross_entropy_loss, mnist_loss, nll_loss
 from mnist_ce.model import Linears
@@ -669,6 +670,28 @@ def test_warnings_point_at_the_line_that_called_fit(few):
         assert [warning.filename for warning in said] == [__file__]
     with pytest.warns(UserWarning, match="'flat' gives right answers and wrong ones the same value"):
         fit(cross_entropy_loss, *few, epochs=1, metrics=flat, **QUICK)
+
+
+def test_a_loss_that_was_lucky_is_told_where_it_breaks(few):
+    def lucky(preds, targets):
+        return nn.functional.nll_loss(preds.softmax(1).log(), targets)
+
+    def drawn(preds, targets):
+        return nn.functional.cross_entropy(preds + 0 * torch.rand(()), targets)
+
+    with pytest.warns(UserWarning) as said:
+        fit(lucky, *few, epochs=1, **QUICK)
+    assert [str(warning.message) for warning in said] == [
+        "lucky stayed finite here, and is not where a model is surer, at scores of 100 and -100: "
+        "examine(lucky) says what to write instead"
+    ]
+    assert examine(lucky).causes == ["not-finite"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(nn.functional.cross_entropy, *few, epochs=1, **QUICK)
+        before = torch.get_rng_state()
+        fit(drawn, *few, epochs=1, **QUICK)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_what_is_too_soon_to_tell_or_told_already_is_not_told(few):
