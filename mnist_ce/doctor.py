@@ -44,8 +44,8 @@ _all_ = ["Check", "Report", "watch"]
 
 # %% ../nbs/reference/17_doctor.ipynb #78d59699
 CAUSES = """
-columns bad-data unregistered not-loaded random-in-eval rows-mixed nll-input broadcast target-form
-sign no-gradient loss-mixes-rows softmax-twice not-finite bounded-scores dead-class hides-nan
+columns bad-data unregistered not-loaded wrong-gradient random-in-eval rows-mixed nll-input broadcast
+target-form sign no-gradient loss-mixes-rows softmax-twice not-finite bounded-scores dead-class hides-nan
 weak-pull not-optimised gradients-accumulate weights-do-not-move wrong-mode exploding constant-init
 dead-units input-ignored affine large-init vanishing leak sorted imbalance labels-apart augmentation
 split-differs input-scale weight-decay lr-large lr-small sum-for-mean metric-wrong metric-batches

@@ -8,13 +8,17 @@ __all__ = ['OF_MODEL', 'off_scale']
 # %% ../nbs/reference/13_model_checks.ipynb #a95a73f0
 import contextlib
 from collections.abc import Iterator
+from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
 from .case import Case, Experiment, Finding, Misfit, Unseen, number, shown
 from mnist_ce.calls import (
+    Applied,
     ByHand,
+    Call,
     Called,
     first_tensor,
     followed,
@@ -24,6 +28,7 @@ from mnist_ce.calls import (
     taken,
     tensors_in,
 )
+from .loss_checks import BACKWARD, OF_BACKWARD, untrue_backward
 from .watching import Forward, Layer, held_by, watch
 
 # %% ../nbs/reference/13_model_checks.ipynb #dffcf698
@@ -94,6 +99,37 @@ def _name_of(case: Case, weight: Tensor) -> str:
     return next((n for n, p in _module(case).named_parameters() if p is weight), "a weight")
 
 # %% ../nbs/reference/13_model_checks.ipynb #247dcdd9
+def _own_functions(case: Case) -> list[Call]:
+    """The model's calls of strangers' autograd functions, those bound long ago as R.apply too."""
+    nodes, kinds = [case.trace[0].grad_fn], set()  # type: list[Any], set[Any]
+    known = {None}
+    while nodes:
+        node = nodes.pop()
+        if node not in known:
+            known.add(node)
+            kinds.add(getattr(node, "_forward_cls", None))
+            nodes += [before for before, _ in node.next_functions]
+    found: list[Call] = []
+
+    def note(kind: Any) -> Any:
+        forward, plain = kind.forward, torch.autograd.Function.setup_context
+        first = int(kind.setup_context is plain)  # then the first argument is the context
+
+        def noting(*args: Any) -> Any:
+            found.append(Call(Applied(kind), args[first:], {}, None))
+            return forward(*args)
+
+        return mock.patch.object(kind, "forward", staticmethod(noting))
+
+    kinds = {k for k in kinds - {None} if not k.__module__.startswith("torch.")}
+    with case.resting(), contextlib.ExitStack() as patches:
+        for kind in kinds:
+            patches.enter_context(note(kind))
+        if kinds:
+            _output(case, case.first[0])
+    return found
+
+
 def _random(case: Case) -> Finding | None:
     x, _ = case.first
     with case.resting(), torch.no_grad():
@@ -524,6 +560,8 @@ def _drops_all(case: Case) -> Finding | None:
 OF_MODEL = [
     Experiment("not-loaded", "weights from a file are in", "run", _not_loaded, "",
                "no-gradient lr-small"),
+    Experiment("wrong-gradient", "a backward that is true", "model",
+               lambda case: untrue_backward(_own_functions(case)), BACKWARD, OF_BACKWARD),
     Experiment("unregistered", "the model knows its layers", "model", _unregistered,
                "keep layers in nn.ModuleList or as attributes made in __init__, weights as "
                "nn.Parameter", "not-optimised random-in-eval no-gradient rows-mixed lr-small"),

@@ -32,6 +32,7 @@ from torch.utils.data import dataloader
 from mnist_ce.calls import (
     Answer,
     answers_of,
+    Applied,
     ByHand,
     Call,
     Called,
@@ -590,6 +591,17 @@ def watch(steps: int = 8) -> Iterator[Seen]:
             seen.loaded(module, state, result)
         return result
 
+    apply = vars(torch.autograd.Function)["apply"]  # a classmethod, of Python or of C
+
+    @classmethod  # type: ignore
+    def applied(kind: Any, *args: Any, **kwargs: Any) -> Any:
+        if not seen.tape.on or kind.__module__.startswith("torch."):
+            return apply.__get__(None, kind)(*args, **kwargs)
+        with seen.unnoted():  # what is inside has a gradient of its own
+            out = apply.__get__(None, kind)(*args, **kwargs)
+        seen.calls.append(Call(Applied(kind), args, kwargs, out))
+        return out
+
     # torch 2.4 does not say what was handed over by name, nor does a later one where forward fails
     known = inspect.signature(register_module_forward_hook).parameters
     named: Any = {"with_kwargs": True} if "with_kwargs" in known else {}
@@ -605,6 +617,7 @@ def watch(steps: int = 8) -> Iterator[Seen]:
             patch(dataloader.DataLoader, "__iter__", iterate),
             patch(dataloader._BaseDataLoaderIter, "__next__", advance),
             patch(torch.amp.GradScaler, "scale", scaled),
+            patch(torch.autograd.Function, "apply", applied),
             patch(nn.utils, "clip_grad_norm_", clipped),
             patch(nn.utils.clip_grad, "clip_grad_norm_", clipped),
             patch(nn.Module, "load_state_dict", loaded),

@@ -1,5 +1,6 @@
 """Trainings as people bring them: answers counted in the loop, tables, files of weights, several optimizers."""
 
+import re
 import textwrap
 
 import numpy as np
@@ -616,3 +617,140 @@ def test_a_beginners_error_is_told_with_its_line_and_its_cure(loss, why, fix):
 def test_a_loss_that_takes_its_targets_first():
     why, fix = finding(examine(lambda y, z: F.cross_entropy(z, y)), "target-form")
     assert why == "it takes its targets first, and its scores second" and "lambda z, y: loss(y, z)" in fix
+
+
+# ---- A backward by hand
+
+
+class Rectified(torch.autograd.Function):
+    """ReLU, whose gradient is that of the other half."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx, slope):
+        (x,) = ctx.saved_tensors
+        return slope * (x < 0)
+
+
+class RectifiedRightly(Rectified):
+    @staticmethod
+    def backward(ctx, slope):
+        (x,) = ctx.saved_tensors
+        return slope * (x > 0)
+
+
+class Turned(torch.autograd.Function):
+    """An identity with its gradient turned, as adversarial training has it."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, slope):
+        return -slope
+
+
+class Hard(torch.autograd.Function):
+    """A step with the gradient of an identity: a straight-through estimator."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.sign()
+
+    @staticmethod
+    def backward(ctx, slope):
+        return slope
+
+
+class Affine(torch.autograd.Function):
+    """A linear layer in the newer form; the mean in its backward is one too many."""
+
+    @staticmethod
+    def forward(x, w):
+        return x @ w.T
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, slope):
+        x, w = ctx.saved_tensors
+        return slope @ w, slope.T @ x / len(x)
+
+
+class CrossEntropy(torch.autograd.Function):
+    """Whose backward forgets the right answer."""
+
+    @staticmethod
+    def forward(ctx, z, y):
+        ctx.save_for_backward(z.softmax(1), y)
+        return F.cross_entropy(z, y)
+
+    @staticmethod
+    def backward(ctx, slope):
+        p, y = ctx.saved_tensors
+        return slope * p / len(y), None
+
+
+class CrossEntropyRightly(CrossEntropy):
+    @staticmethod
+    def backward(ctx, slope):
+        p, y = ctx.saved_tensors
+        return slope * (p - F.one_hot(y, p.shape[1])) / len(y), None
+
+
+class Own(nn.Module):
+    def __init__(self, act, layer=None):
+        super().__init__()
+        self.first, self.last = nn.Linear(784, 30), nn.Linear(30, 2)
+        self.act, self.layer = act, layer
+
+    def forward(self, x):
+        return self.last(self.act(self.layer(x, self.first.weight) if self.layer else self.first(x)))
+
+
+def by_own(model, loss=F.cross_entropy):
+    x, y = some_digits()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with watch() as seen:
+        for xb, yb in DataLoader(TensorDataset(x, y), 64, True, generator=rng()):
+            optimizer.zero_grad()
+            loss(model(xb), yb).backward()
+            optimizer.step()
+    return examine(seen)
+
+
+ALONG = r"the backward of {} gives -?[\d.]+ along a random direction, and its forward's output changes by -?[\d.]+"
+
+
+@pytest.mark.parametrize("make, why", [
+    (lambda: Own(Rectified.apply), ALONG.format("Rectified")),  # bound before anybody watches
+    (lambda: Own(lambda x: Rectified.apply(x)), ALONG.format("Rectified")),
+    (lambda: Own(F.relu, Affine.apply), "the backward of Affine gives 0.01563 times the slope of its forward"),
+    (lambda: Own(RectifiedRightly.apply), ""), (lambda: Own(lambda x: Turned.apply(x).relu()), ""),
+    (lambda: Own(Hard.apply), ""),
+], ids=range(6))  # fmt: skip
+def test_a_backward_by_hand_in_the_model(make, why):
+    report = by_own(seeded(make))
+    assert report.causes == ["wrong-gradient"] * bool(why)
+    if why:
+        found, fix = finding(report, "wrong-gradient")
+        assert re.fullmatch(why, found), found
+        assert fix.endswith("torch.autograd.gradcheck compares the two")
+
+
+@pytest.mark.parametrize("kind", [CrossEntropy, CrossEntropyRightly])
+def test_a_backward_by_hand_in_the_loss(kind):
+    wrong = kind is CrossEntropy
+    apply = vars(torch.autograd.Function)["apply"]
+    for loss in kind.apply, lambda z, y: kind.apply(z, y):  # bound before, and not
+        assert examine(loss).causes == ["wrong-gradient"] * wrong
+    report = by_own(seeded(lambda: nn.Linear(784, 2)), lambda z, y: kind.apply(z, y))
+    assert report.causes == ["wrong-gradient"] * wrong
+    assert vars(torch.autograd.Function)["apply"] is apply
