@@ -686,7 +686,7 @@ class Case:
             layers = forwards[-1].layers if forwards else []
             if not isinstance(out, Tensor):
                 of_more = ", and the loss is made of more than scores and targets"
-                instead = of_more if self.unread else ": let it return the scores"
+                instead = ": let it return the scores" if self.again is None else of_more
                 raise Unseen(f"the model returns a {type(out).__name__}{instead}")
             return out, layers, list(seen.calls)
 

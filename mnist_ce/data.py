@@ -162,6 +162,13 @@ class Digits:
             faults.append(ValueError("there are no images"))
         if x is not None and names is not None and len(x) != len(names):
             faults.append(ValueError(f"{len(x)} images, but {len(names)} labels: give each one"))
+        if names is not None and names.dtype.kind == "U":
+            blank = next((name for name in names.tolist() if name != name.strip()), None)
+            if blank is not None and blank.strip() in names:
+                faults.append(ValueError(
+                    f"the labels {blank!r} and {blank.strip()!r} differ by blanks alone: write "
+                    "[label.strip() for label in labels]"
+                ))
         known, codes = _encode(names, classes, faults)
         _refuse(where, faults)
         assert x is not None
@@ -215,7 +222,7 @@ class Digits:
         if not isinstance(rows, (torch.Tensor, np.ndarray, list, range)):
             if hasattr(rows, "__index__"):
                 raise TypeError(
-                    f"Digits[{rows}] would be one image: write the slice [{rows}:{rows} + 1]; to "
+                    f"Digits[{rows}] would be one image: write the slice [{rows}:{rows + 1}]; to "
                     "divide it at random, data.split(0.2)"
                 )
             raise TypeError(f"Digits[...] takes a slice, a mask or row numbers, got {_kind(rows)}")
@@ -694,8 +701,8 @@ def _read_class_folder(folder: Path, faults: list[Exception]) -> tuple[Any, Any]
     if bad:
         more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
         faults.append(ValueError(
-            f"in {folder} every file must be a picture in a class folder, {len(bad)} are not: "
-            + "; ".join(bad[:5]) + more
+            f"in {folder} every file must be a picture in a class folder, {len(bad)} are not, so "
+            "move them away: " + "; ".join(bad[:5]) + more
         ))
     ints = all(_number(kind.name) is not None for kind in kinds)
     return pictures or None, [int(name) for name in names] if ints else names
@@ -713,12 +720,21 @@ def _read_csv(path: Path, labels: Any) -> Any:
     if not path.exists():
         raise ValueError(f"Digits.of: {path} does not exist")
     if path.suffixes[-1:] != [".csv"] and path.suffixes[-2:-1] != [".csv"]:
-        raise ValueError(
-            f"Digits.of: {path} is neither a csv nor a folder of class folders; "
+        write = {".npy": "np.load(path), labels", ".npz": "npz['images'], npz['labels']"}.get(
+            path.suffix, "pandas.read_csv(path, sep='\\t')" if path.suffix == ".tsv" else ""
+        )
+        told = f"write Digits.of({write})" if write else (
             "for pictures write Digits.of([Image.open(path), …], labels)"
+        )
+        raise ValueError(
+            f"Digits.of: {path} is neither a csv nor a folder of class folders; {told}"
         )
     try:
         data = _csv_bytes(path)
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise ValueError(
+                "it is UTF-16: write Digits.of(pandas.read_csv(path, encoding='utf-16'), …)"
+            )
         strange = re.search(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", data)
         if strange:  # a damaged label would be a class of its own
             raise ValueError(f"byte {strange.start()} is no text: {strange.group()!r}")
@@ -730,13 +746,15 @@ def _read_csv(path: Path, labels: Any) -> Any:
                 f"sep={other!r}), …), with decimal=',' where numbers have commas"
             )
         first = pandas.read_csv(io.BytesIO(data), header=None, nrows=1).iloc[0]
-        header = isinstance(first.iloc[-1], str) or "label" in first.tolist()
+        header = isinstance(first.iloc[-1], str) or any(str(c).lower() in _NAMED for c in first)
         if isinstance(labels, (str, int)):
             header = isinstance(labels, str)
         with warnings.catch_warnings():  # rows longer than the first line: not cut, not shifted
             warnings.simplefilter("error", pandas.errors.ParserWarning)
             kept = dict(header=0 if header else None, index_col=False)
             frame = pandas.read_csv(io.BytesIO(data), **kept)
+        if not len(frame):
+            raise ValueError("it has no rows but its header")
         short = frame.iloc[:, -1].isna()
         if short.any():
             raise ValueError(f"row {short.idxmax()} has no last cell: {short.sum()} are cut short")
@@ -746,6 +764,9 @@ def _read_csv(path: Path, labels: Any) -> Any:
         return frame
     _check_order(frame, labels, path)
     return frame if isinstance(labels, int) else frame.rename(columns={0: "label"})
+
+
+_NAMED = "label labels class target digit".split()  # what people call the column of the labels
 
 
 def _check_order(frame: Any, labels: Any, path: Path) -> None:
@@ -822,9 +843,10 @@ def _unpack(
         if isinstance(name, (str, int)):
             if name not in images:
                 columns = ", ".join(map(repr, images.columns[:5]))
+                likely = next((c for c in images.columns if str(c).lower() in _NAMED), "class")
                 faults.append(ValueError(
                     f"there is no column {name!r} among {columns}, …: name the column of the "
-                    "labels, Digits.of(data, 'class') (in a csv without a header its number)"
+                    f"labels, Digits.of(data, {likely!r}) (in a csv without a header its number)"
                 ))
                 return None, None
             images, labels = images.drop(columns=name), images[name]
@@ -860,10 +882,12 @@ def _iterate(
     loader = isinstance(data, DataLoader) or hasattr(data, "dataset") and hasattr(data, "drop_last")
     counted = hasattr(data, "__getitem__") and hasattr(data, "__len__") and not loader
     if isinstance(data, Mapping) or not (loader or counted or hasattr(data, "__iter__")):
-        faults.append(TypeError(
-            f"images of the type {_kind(data)}: give an array, a tensor, a list of pictures, "
-            "a DataFrame, a path, a Dataset or a DataLoader"
-        ))
+        bunch = "images" in data and "target" in data if isinstance(data, Mapping) else False
+        write = "write Digits.of(data['images'], data['target'])" if bunch else (
+            "give an array, a tensor, a list of pictures, a DataFrame, a path, a Dataset or a "
+            "DataLoader"
+        )
+        faults.append(TypeError(f"images of the type {_kind(data)}: {write}"))
         return None, labels
     if labels is not None:
         faults.append(ValueError(f"{_kind(data)} brings its own labels: leave labels out"))
@@ -986,14 +1010,16 @@ def _rows(images: Any, faults: list[Exception]) -> torch.Tensor | None:
         ):
             images = first  # grey, or grey three times over
         else:
+            grey = f"images.mean({axis})" if shape[axis] == 3 else "images[..., :3].mean(3)"
+            grey += " / 255" * whole
             faults.append(ValueError(
-                f"images are {shape}, in color: write their grey values, images.mean({axis})"
+                f"images are {shape}, in color: write their grey values, {grey}"
                 if shape[axis] in (3, 4)
                 else f"images are {shape}, expected [N, 1, H, W] or [N, H, W, 1]"
             ))
             return None
     if images.ndim not in (2, 3):
-        faults.append(ValueError(
+        faults.append(ValueError("there are no images") if not images.numel() else ValueError(
             f"images are {shape}, expected [N, F], [N, H, W], [N, 1, H, W] or [N, H, W, 1]: "
             "for one image write images[None]; labels come second, Digits.of(images, labels)"
         ))

@@ -254,9 +254,31 @@ def _scale(case: Case) -> Finding | None:
     if not off_scale(x):
         return None
     real = x.double()
+    for code in (real.min(), real.max()):
+        rest = real[real != code]
+        share = 1 - len(rest) / real.numel()
+        if 0.002 < share < 0.5 and len(rest) > 1 and not off_scale(rest) and abs(code) > 50:
+            why = f"{number(code)} stands in {100 * share:.2g}% of {where}, which else lie between "
+            why += f"{number(rest.min())} and {number(rest.max())}: a code for what is missing?"
+            return Finding("warn", why, "put the column's median in its place, then scale")
     why = f"{where} lie between {number(real.min())} and {number(real.max())}, mean "
     why += f"{number(real.mean())}, sd {number(real.std())} (limits of sd: 0.02 and 5)"
     return Finding("warn", why)
+
+
+def _scale_of_targets(case: Case) -> Finding | None:
+    """Numbers to be told that are far from what the model gives."""
+    if not case.regression or not (case.has("model") or case.has("run")):
+        return None
+    y, z = case.first[1].double(), case.trace[0].detach().double()
+    if not y.isfinite().all() or float(y.abs().max()) < 1000:
+        return None
+    if float(y.abs().mean()) < 100 * float(z.abs().mean()) + 1e-9:
+        return None
+    why = f"targets lie between {number(y.min())} and {number(y.max())}, and the outputs begin "
+    why += f"between {number(z.min())} and {number(z.max())} (limit 100 times)"
+    fix = "train on (y - mean) / sd of the training targets, and turn the outputs back"
+    return Finding("warn", why, fix)
 
 
 def _imbalance(case: Case) -> Finding | None:
@@ -320,7 +342,28 @@ def _evenness(shares: Tensor) -> float:
     return float(torch.special.entr(shares.double()).sum())
 
 # %% ../nbs/reference/14_data_checks.ipynb #f7c3de17
+def _same_batch(case: Case) -> Finding | None:
+    """A loader that begins anew in each step, and gives its first batch each time."""
+    forwards = [] if case.seen is None else case.seen.of(Forward)
+    met = [f for f in forwards if f.grad and f.x is not None and f.batch is not None]
+    apart = len({id(f.batch) for f in met}) == len(met) > 4
+    if not apart or any(f.x.shape != met[0].x.shape or not f.x.equal(met[0].x) for f in met):
+        return None
+    try:
+        count = len(case.get("train"))
+    except TypeError:
+        return None
+    if count < 2:
+        return None
+    why = f"the first {len(met)} steps get the same batch, one of {count}"
+    fix = "for xb, yb in loader: next(iter(loader)) begins anew each time"
+    return Finding("warn", why, fix)
+
+
 def _sorted(case: Case) -> Finding | None:
+    same = _same_batch(case)
+    if same is not None:
+        return same
     data = case.get("train")
     if case.guessed:
         raise Unseen(UNKNOWN)
@@ -622,8 +665,10 @@ def _split(case: Case) -> Finding | None:
         return None
     noise = case.once(_Readings).noise
     still = max(sd**2 - noise, 0.0) ** 0.5 or sd  # without what is drawn anew at each reading
-    alike = any(0.67 < spread / size < 1.5 for size in (sd, still))
-    if abs(mean - other) > 0.25 * max(sd, 1e-12) or not alike:
+    alike = any(0.67 < spread / size < 1.5 for size in (sd, still)) or len(v) < 10
+    means = b.flatten(1).mean(1) if b.ndim > 1 else b  # few rows have a mean of their own
+    chance = 4 * float(means.std()) / len(v) ** 0.5 if len(v) > 1 else float("inf")
+    if abs(mean - other) > max(0.25 * max(sd, 1e-12), chance) or not alike:
         why = f"training inputs have mean {number(mean)} and sd {number(sd)}, validation inputs "
         return Finding("warn", f"{why}{number(other)} and {number(spread)} (limits 0.25 sd, 1.5)")
     near = case.once(_Neighbors)
@@ -896,6 +941,8 @@ OF_DATA = [
     Experiment("split-differs", "both sets prepared alike", "train", _split,
                "one function prepares both, with numbers taken from the training set",
                "augmentation"),
+    Experiment("input-scale", "targets on a scale of 1", "train", _scale_of_targets, "",
+               "lr-small lr-large"),
     Experiment("input-scale", "inputs on a scale of 1", "train", _scale,
                "x = (x - mean) / sd with the training set's mean and sd, once (of a table, column "
                "by column: x.mean(0), x.std(0)); or start with "

@@ -249,8 +249,7 @@ def examine(
     model = seen.model if seen is not None and model is None else given["model"]
     with undisturbed(*case.parts), _defaults_for(model):
         if seen is not None:
-            for kept in seen.start:
-                kept.put_back()
+            seen.rewind()
         return Report(_examined(case))
 
 

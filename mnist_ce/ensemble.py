@@ -6,6 +6,7 @@
 __all__ = ['fit_many', 'compare', 'sweep', 'comparison_table', 'difference_table', 'sweep_table']
 
 # %% ../nbs/reference/19_ensemble.ipynb #a6b73409
+import inspect
 import itertools
 import threading
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -291,6 +293,20 @@ def _named(losses: Any, classes: int) -> list[Loss]:
     return known
 
 # %% ../nbs/reference/19_ensemble.ipynb #fc24ec18
+_SETTINGS = [*inspect.signature(fit_many).parameters][4:]
+
+
+def _known(name: str, settings: dict[str, Any]) -> None:
+    """TypeError for a setting that `fit_many` does not have."""
+    for word in settings:
+        if word not in _SETTINGS:
+            near = get_close_matches(word, _SETTINGS, 1)
+            told = f"did you mean {near[0]}?" if near else f"it has {', '.join(_SETTINGS)}"
+            if word in ("model", "optimizer", "metrics", "augment"):
+                told = f"it trains linear models alone; write fit(…, {word}=…) for each loss"
+            raise TypeError(f"{name} has no {word}: {told}")
+
+
 def compare(
     losses: Sequence[Any],
     train: Digits,
@@ -312,6 +328,7 @@ def compare(
     with own_settings():
         if "data_seed" in settings:
             raise TypeError(f"data_seed: write orders=[{settings['data_seed']!r}]")
+        _known("compare", settings)
         seeds = _once("seeds", _listed("seeds", seeds))
         orders = _once("orders", _listed("orders", orders))
         jobs = [
@@ -340,8 +357,10 @@ def sweep(
     with own_settings():
         if "lr" in settings:
             raise TypeError(f"lr: write rates=[{settings['lr']!r}]")
+        _known("sweep", settings)
         if not hasattr(rates, "__iter__") or isinstance(rates, str) or _ndim(rates) == 0:
-            raise TypeError(f"rates={rates!r} must be a sequence: write rates=[{rates!r}]")
+            write = "[0.1, 1]" if isinstance(rates, str) else f"[{rates!r}]"
+            raise TypeError(f"rates={rates!r} must be a sequence: write rates={write}")
         rates = _once("rates", [real_number("lr", rate) for rate in rates])
         if not rates:
             raise ValueError("rates is empty")

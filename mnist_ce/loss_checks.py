@@ -180,7 +180,26 @@ def _shifted(case: Case) -> tuple[str, str] | None:
     return f"{why}{f', {by}, and so on' if by else ''}", fix
 
 # %% ../nbs/reference/11_loss_checks.ipynb #5d521556
+def _masks_rise(case: Case) -> Finding | None:
+    """A loss of masks, 0 or 1 at each place, that is larger for the right ones than inverted."""
+    (_, y), z, loss = case.first, case.trace[0], case.in_step
+    masks = y.shape == z.shape and y.numel() > len(y) and ((y == 0) | (y == 1)).all()
+    if loss is None or not masks or len(y.unique()) < 2:
+        return None
+    t, known = y.detach().cpu().float(), case.ending in ("sigmoid", "softmax")
+    right, wrong = (m * 0.98 + 0.01 if known else 20 * m - 10 for m in (t, 1 - t))
+    low, high = (float(loss(m, t).mean()) for m in (right, wrong))
+    if not low > high + 1e-3 * abs(high):
+        return None
+    why = f"the loss of masks that are right and sure is {number(low)}, of their inverse "
+    return Finding("fail", f"{why}{number(high)}", "1 - dice, or minus the score: descent lowers it")
+
+
 def _rises(case: Case) -> Finding | None:
+    if case.regression and case.in_step is not None:
+        found = _masks_rise(case)
+        if found is not None:
+            return found
     it = _of(case, "sign")
     if it.reading.direction != "rises" or climbs(case):
         return None
@@ -584,7 +603,9 @@ def _broadcasts(case: Case) -> Finding | None:
             (_, y), z = case.first, case.z
             why = f"scores {list(z.shape)} meet targets {list(y.shape)}: the loss stays the same "
             why += "when the targets change places, so every score meets every target"
-            fix = f"hand it targets {it.reading.form}: yb.view_as(scores)"
+            flat = it.reading.form.endswith("[N]")
+            way = "yb.flatten()" if flat else "yb.view_as(scores)"
+            fix = f"hand it targets {it.reading.form}: {way}"
             return Finding("fail", why, fix)
     return None
 
@@ -636,6 +657,9 @@ def _could_broadcast(case: Case) -> Finding | None:
     return Finding("warn", why, f"fine if yours are {it.reading.form}, else write {write}")
 
 
+_NO_NAN = {*"nan_to_num nan_to_num_ nanmean nansum nanmedian isnan isfinite where".split()}
+
+
 def _hides_nan(case: Case) -> Finding | None:
     it = _of(case, "hides-nan")
     scores, labels = it.answers([it.alive] * 2, 2)
@@ -647,7 +671,9 @@ def _hides_nan(case: Case) -> Finding | None:
     if out.isnan().any():
         return None
     why = f"{it.kind} {shown(scores[0])}: the loss is {number(out.mean())}"
-    if type(case.get("loss")).__module__.startswith("torch.nn"):
+    names = {call.function.__name__ for call in case.behind_loss}
+    of_torch = str(getattr(case.get("loss"), "__module__", "")).startswith("torch.nn")
+    if of_torch or "loss" not in case.given and names and not names & _NO_NAN:
         return Finding("pass", f"note: {why}, as in all of torch's margin losses")
     return Finding("fail", why)
 
@@ -996,7 +1022,8 @@ OF_LOSS = [
     Experiment("dead-class", "a gradient per class", "loss", _dead,
                "look for detach, where, a mask, a class weight of 0 or ignore_index", "weak-pull"),
     Experiment("hides-nan", "NaN gives NaN", "loss", _hides_nan,
-               "leave out nan_to_num, nanmean and masks of NaN: a dead model must show"),
+               "leave out nan_to_num, nanmean and masks of NaN: a dead model must show; where a "
+               "comparison drops it, as in a margin loss, assert scores.isfinite().all() first"),
     Experiment("weak-pull", "wrong answers pull", "loss", _weak_pull, "",
                "no-gradient dead-class"),
     Experiment("sum-for-mean", "a mean, not a sum", "loss", _sums,

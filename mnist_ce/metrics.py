@@ -217,28 +217,34 @@ def input_shape(model: Callable[[Tensor], Any], data: Digits) -> tuple[tuple[int
     if side * side == x.shape[1]:
         shapes += [(1, side, side), (side, side)]
     classes = len(data.classes)
-    tried, allowed = [], (1, 2) if classes == 2 else (classes,)
-    last = f"end it in a layer of {classes}, such as nn.Linear(…, {classes})"
+    tried, taken = {}, {}  # type: dict[str, str], dict[str, str]
+    allowed = (1, 2) if classes == 2 else (classes,)
     with torch.no_grad():
         for shape in shapes:
             given = f"for images {[len(x), *shape]}"
             try:
                 scores = model(x.view(-1, *shape))
             except Exception as error:  # whatever a stranger's model raises
-                tried.append(f"{given} it raises {told(error)}")
+                tried.setdefault(f"raises {told(error)}", given)
                 continue
             if isinstance(scores, Tensor) and scores.shape in [(len(x), c) for c in allowed]:
                 return shape, scores
             if isinstance(scores, Tensor):
-                tried.append(f"{given} it gives {list(scores.shape)}")
-                if scores.shape[:1] == (len(x),) and scores.ndim == 2:
-                    tried = [f"{tried[-1]}: {last}"]  # the images fit: no other form is of use
-                    break
+                cure = ""
+                if scores.ndim == 2:
+                    cure = f": end it in a layer of {classes}, such as nn.Linear(…, {classes})"
+                elif scores.ndim == 1:
+                    cure = ": leave out squeeze() or flatten()"
+                what = f"gives {list(scores.shape)}{cure}"
+            elif scores is None:
+                what = "returns nothing: end forward in `return scores`"
             else:
-                kind = type(scores).__name__
-                tried.append(f"{given} it returns a {kind}: let it return the scores alone")
+                what = f"returns a {type(scores).__name__}: let it return the scores alone"
+            taken.setdefault(what, given)
     needed = " or ".join(f"[n, {c}]" for c in allowed)
-    ways = "\n".join(f"  {way}" for way in tried)
+    ways = "\n".join(f"  {given} it {what}" for what, given in (taken or tried).items())
+    if "same dtype" in ways:
+        ways += ": write model.float()"
     raise ValueError(
         f"the model must give {needed}: {allowed[-1]} columns are needed for classes "
         f"{data.classes}\n{ways}"

@@ -316,7 +316,7 @@ def _constant(case: Case) -> Finding | None:
     for p, slope in zip(case.weights, _gradients(case, stirred=False)):
         if p.ndim < 2 or len(p) < 2 or slope is None or p.numel() == len(p):
             continue
-        if (p == p[:1]).all() and _parallel(slope):
+        if (p == p[:1]).all() and _parallel(slope) and not _parted(case, p):
             value = (
                 f"are {number(p.detach().flatten()[0])}"
                 if (p == p.flatten()[0]).all()
@@ -328,6 +328,15 @@ def _constant(case: Case) -> Finding | None:
             )
             return Finding("fail", f"{why}{zero}: they stay so")
     return None
+
+
+def _parted(case: Case, p: Tensor) -> bool:
+    """Whether rows that were alike differ after the watched steps, as behind a head of zeros."""
+    after = None if case.watched is None else case.watched.ended.get(id(p))
+    if after is None:
+        return False
+    moved, apart = (after - p.detach()).abs().max(), (after - after[:1]).abs().max()
+    return bool(moved > 0 and apart > 0.05 * moved)
 
 
 def _parallel(slope: Tensor) -> bool:
@@ -554,6 +563,11 @@ def _drops_all(case: Case) -> Finding | None:
                     f"in train mode {name} sets all of {list(call.out.shape)} to 0: p is the share "
                 )
                 return Finding("fail", f"{why}that is dropped", "nn.Dropout(0.2) keeps 80%")
+    drops = [part for part in _module(case).modules() if isinstance(part, nn.Dropout)]
+    most = max((part.p for part in drops), default=0.0)
+    if most >= 0.8:
+        why = f"nn.Dropout(p={most:g}) sets {most:.0%} to 0 in training (limit 80%)"
+        return Finding("warn", why, f"p is the share that is dropped: nn.Dropout({1 - most:.2g})")
     return None
 
 # %% ../nbs/reference/13_model_checks.ipynb #6470a9b1

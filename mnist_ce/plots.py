@@ -24,6 +24,11 @@ def plot_curves(runs: Any, score: str = "accuracy") -> Any:
     """
     if isinstance(runs, (Run, Runs)):
         return runs.plot(score)
+    if not isinstance(runs, dict):
+        raise TypeError(
+            f"plot_curves takes runs or {{name: runs}}, got {type(runs).__name__}: write "
+            "plot_curves(dict(one=run, other=run))"
+        )
     figure = new_figure(alt=f"{score.replace('_', ' ')} by epoch of {', '.join(map(str, runs))}")
     axis = figure.subplots()
     for name, values in runs.items():

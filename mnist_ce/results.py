@@ -913,8 +913,13 @@ class Runs:
                 f"images must be float [N, F] or [N, 28, 28], got {images.dtype} {shape}"
                 + ": write image[None]" * (images.ndim == 1)
             )
-        with torch.no_grad():
-            return torch.cat([block.answers(images.flatten(1)) for block in self.models])
+        flat = images.flatten(1)
+        try:
+            with torch.no_grad():
+                return torch.cat([block.answers(flat) for block in self.models])
+        except RuntimeError as error:
+            told = f"these models take no images of {flat.shape[1]} pixels"
+            raise ValueError(f"{told}, they were trained on others: {error}") from error
 
     def _finite(self, x: Any) -> Tensor:
         logits = self.answers(x)

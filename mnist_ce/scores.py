@@ -53,10 +53,12 @@ def check_batch(
     """
     if not isinstance(preds, Tensor) or preds.dtype not in FLOATS:
         got = getattr(preds, "dtype", type(preds))
-        raise TypeError(f"{name}: {scores} must be a float tensor, got {got}")
+        cure = "" if isinstance(preds, Tensor) else f", a {type(preds).__name__}: torch.as_tensor"
+        if isinstance(preds, Tensor) and preds.ndim == 1:
+            cure = ": pass the scores, not the answers"
+        raise TypeError(f"{name}: {scores} must be a float tensor, got {got}{cure}")
     if not isinstance(targets, Tensor) or targets.dtype not in INTS:
-        got = getattr(targets, "dtype", type(targets))
-        cure = ""
+        got, cure = getattr(targets, "dtype", type(targets)), ""
         if isinstance(targets, Tensor) and targets.shape == preds.shape and preds.shape[1:] != (1,):
             cure = ": of one-hot rows write targets.argmax(1)"
         elif isinstance(targets, Tensor):
@@ -211,7 +213,7 @@ class Loss:
         """
         s, n, c = scores.shape
         if self.whole is not None and (s == 1 or self.formula is None):
-            return torch.stack([self.whole(of_one, labels) for of_one in scores])
+            return torch.stack([self.whole(scores[k].clone(), labels) for k in range(s)])
         values = self.each(scores.reshape(s * n, c), labels.expand(s, n).reshape(-1))
         return values.view(s, n).mean(1)
 
@@ -547,7 +549,10 @@ def as_loss(loss: Any, classes: int, *, columns: int | None = None, device: Any 
         if isinstance(loss, type):
             raise TypeError(f"{loss.__name__} is a class: write {loss.__name__}(), with brackets")
         if not callable(loss):
-            raise TypeError(f"the loss must be a function of (preds, targets), got {loss!r}")
+            written = isinstance(loss, str) and hasattr(torch.nn.functional, loss)
+            write = f": write F.{loss}" if written else ""
+            write = ": write the function itself" if isinstance(loss, Tensor) else write
+            raise TypeError(f"the loss must be a function of (preds, targets), got {loss!r}{write}")
         if isinstance(loss, Loss):
             if loss.columns == 1 and classes != 2:
                 raise ValueError(
@@ -578,8 +583,12 @@ def as_loss(loss: Any, classes: int, *, columns: int | None = None, device: Any 
                     f"{name} takes its targets first: write lambda scores, targets: "
                     f"{name}(targets, scores)"
                 )
-            if "returns NoneType" in next(iter(tried.values())):
-                raise ValueError(f"{name} returns nothing: end it in `return loss`")
+            first = next(iter(tried.values()))
+            for word, cure in _CURES.items():
+                if word in first:
+                    raise ValueError(f"{name}: {first.partition('Error: ')[2]}: {cure}")
+            if len({*tried.values()}) == 1 and "Error: " in first:
+                raise ValueError(f"{name} can be read in no way: it raises {first}")
             if columns == 1 and best_reading(on_cpu, 2):
                 raise ValueError(
                     f"{name} takes a column of scores per class, and the model gives 1: end it in "
@@ -607,6 +616,17 @@ def as_loss(loss: Any, classes: int, *, columns: int | None = None, device: Any 
         for doubt in doubts:
             warn(doubt)
         return replace(_loss_from(loss, name, found, device), doubts=tuple(doubts))
+
+
+_CURES = {
+    "it returns NoneType": "end it in `return loss`",
+    "it returns float": "return the tensor, without .item() or float()",
+    "it returns int": "return the tensor, without .item() or int()",
+    "it returns tuple": "return the loss alone",
+    "it carries no gradient": "leave such a step out",
+    "weight tensor should be defined": "give it a weight for each class of the data",
+    "Can't call numpy()": "write it with torch's functions, such as torch.log for np.log",
+}
 
 
 def _told(tried: dict[str, str]) -> str:

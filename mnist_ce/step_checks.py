@@ -19,7 +19,7 @@ from torch.optim.optimizer import (
 )
 
 from .calls import first_tensor, weights_in
-from .case import Case, Experiment, Finding, Unseen, number
+from .case import Case, Experiment, Finding, Misfit, Unseen, number
 from .data import Digits
 from .loss_checks import PULLS, climbs, unheard
 from .scores import told, where_raised
@@ -56,6 +56,8 @@ def _cut(case: Case) -> Finding | None:
         why = f"the loop asks a tensor {seen.tape.no_leaf} for its gradient, and it is no leaf: it "
         why += "was computed from another, which gets the gradient"
         fix = "call requires_grad_() last: (0.01 * torch.randn(…)).requires_grad_()"
+        if any(back.reached for back in seen.of(Backward)):  # it was a leaf, in the first step
+            fix = "move it in its place: with torch.no_grad(): w -= lr * w.grad, not w = w - …"
         return Finding("fail", why, fix)
     fix = "leave out .detach(), .data, .item(), requires_grad_() of the loss, and no_grad"
     if case.error is not None and "does not require grad" in str(case.error):
@@ -298,6 +300,16 @@ def _mode(case: Case) -> Finding | None:
     if not isinstance(model, nn.Module) or not moody(model):
         return None
     kinds = ", ".join(dict.fromkeys(type(part).__name__ for part in moody(model)))
+    norms = [part for part in moody(model) if isinstance(part, nn.modules.batchnorm._NormBase)]
+    for part in norms:
+        if part.momentum is not None and not 0.005 <= part.momentum <= 0.8:
+            steps = "the last batch alone" if part.momentum > 0.8 else (
+                f"some {1 / max(part.momentum, 1e-9):.0f} steps"
+            )
+            why = f"momentum={part.momentum:g} in {type(part).__name__} (limits 0.005 and 0.8): "
+            why += f"what eval mode normalizes by is an average over {steps}"
+            cure = "momentum=0.1 is PyTorch's own: it weighs the new batch, as 1 - Keras's momentum"
+            return Finding("warn", why, cure)
     if case.seen is not None:
         seen = case.seen
         if (id(model), False) in seen.trained:
@@ -345,6 +357,14 @@ def _ascends(case: Case) -> Finding | None:
     if case.get("step") is not None and case.seen is not None and not case.seen.of(Update):
         return _ascends_by_hand(case)
     case.optimizer  # raises Unseen where there is none
+    along = None if case.seen is None else case.seen.along
+    if not climbs(case) and along is not None and along > 0.5 and not case.by_hand:
+        with contextlib.suppress(Unseen, Misfit):
+            if case.subject is not None and case.subject.reading.direction == "rises":
+                return None
+        name = type(case.optimizer).__name__
+        why = f"the first step of {name} moves the weights along their gradient (cosine "
+        return Finding("fail", f"{why}{number(along)}): uphill", "p.add_(grad, alpha=-lr)")
     if not climbs(case):
         if case.has("loss"):
             case.subject  # raises Unseen: which way is down is not known
@@ -751,6 +771,43 @@ def _decay(case: Case) -> Finding | None:
     return None
 
 # %% ../nbs/reference/15_step_checks.ipynb #02ee36c9
+def _ends(case: Case) -> Finding | None:
+    """A loss that is a number first and none a few steps later, though it had not grown."""
+    losses = [back.loss for back in _seen(case).of(Backward)]
+    ends = [not abs(loss) < float("inf") for loss in losses]
+    if not any(ends) or ends[0]:
+        return None
+    k = ends.index(True)
+    if max(map(abs, losses[:k])) > 10 * abs(losses[0]) + 10:
+        return None  # it ran away: of the rate, or of the inputs' scale
+    why = f"the loss is {number(losses[k - 1])} in step {k} and {losses[k]:g} in step {k + 1}"
+    narrow = [p.dtype for p in case.weights if p.dtype in (torch.float16, torch.bfloat16)]
+    if narrow:
+        name = str(narrow[0]).removeprefix("torch.")
+        fix = f"keep the weights in float32, and compute in {name} under torch.autocast: what is "
+        return Finding("fail", f"{why}; weights are {name}", f"{fix}small, as Adam's eps, is 0")
+    broken, whole = _broken_slopes(case)
+    if broken:
+        why += f"; the first gradient is NaN or infinite in {broken[0]}"
+        why += f", and finite in {whole[-1]}" if whole else ""
+    fix = "look for a root, a logarithm, a norm or a division at 0 on the way to the loss, and add "
+    return Finding("fail", why, f"{fix}a small number inside: (x + 1e-8).sqrt()")
+
+
+def _broken_slopes(case: Case) -> tuple[list[str], list[str]]:
+    """The names of weights whose first gradient is not finite, and of the others."""
+    again = case.again
+    named = [*case.model.named_parameters()] if isinstance(case.model, nn.Module) else []
+    live = [(name, p) for name, p in named if p.requires_grad]
+    if again is None or not live:
+        return [], []
+    with case.resting(training=True), torch.enable_grad():
+        slopes = torch.autograd.grad(again(), [p for _, p in live], allow_unused=True)
+    pairs = [(name, g) for (name, _), g in zip(live, slopes) if g is not None]
+    finite = {name: bool(g.isfinite().all()) for name, g in pairs}
+    return [n for n in finite if not finite[n]], [n for n in finite if finite[n]]
+
+
 def _penalty(case: Case) -> Finding | None:
     """Whether what the step sends backward is mostly something else than the loss."""
     seen = case.seen
@@ -791,6 +848,8 @@ OF_STEP = [
                "lr-large lr-small"),
     Experiment("lr-large", "the rate is not too large", "model optimizer losses", _too_large, "",
                "dead-units"),
+    Experiment("not-finite", "the loop stays finite", "run", _ends, "",
+               "lr-large lr-small vanishing weak-pull exploding"),
     Experiment("weak-pull", "wrong answers come back", "model loss", _stuck, "",
                "no-gradient dead-class"),
     Experiment("lr-small", "the rate is not too small", "model optimizer losses", _too_small),

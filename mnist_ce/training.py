@@ -242,7 +242,10 @@ def optimizer_of(optimizer: Any, module: nn.Module, lr: Any, steps: int) -> tupl
     """
     trained = [p for p in module.parameters() if p.requires_grad]
     if not trained:
-        raise ValueError(f"{type(module).__name__} has no parameters that require a gradient")
+        raise ValueError(
+            f"{type(module).__name__} has no parameters that require a gradient: keep layers as "
+            "attributes or in nn.ModuleList, and unfreeze them with requires_grad_(True)"
+        )
     schedule: Any = None
     made: Any
     if isinstance(optimizer, torch.optim.Optimizer):
@@ -283,7 +286,8 @@ def optimizer_of(optimizer: Any, module: nn.Module, lr: Any, steps: int) -> tupl
     known = {id(p) for p in module.parameters()}
     if not all(id(p) in known for group in made.param_groups for p in group["params"]):
         raise ValueError(
-            "the optimizer holds parameters that are not the model's: make it anew of them"
+            "the optimizer holds parameters that are not the model's: pass model= as well, make it "
+            "anew, or pass its class, such as optimizer=torch.optim.SGD, and lr="
         )
     needs = inspect.signature(made.step).parameters.values()
     if any(p.name == "closure" and p.default is p.empty for p in needs):
@@ -310,6 +314,8 @@ def network_of(module: Any, loss: Any, data: Digits, device: torch.device) -> Ne
         raise TypeError(f"model is a class: write {module.__name__}(), with brackets")
     if not isinstance(module, nn.Module):
         made = ": write model=make() for a function that makes one" * callable(module)
+        if isinstance(module, str):
+            made = f": write fit(…, **recipe({module!r}, {len(data.classes)}))"
         raise TypeError(f"model must be an nn.Module, got {type(module).__name__}{made}")
     if any(p.device.type == "meta" for p in module.parameters()):
         raise ValueError(
@@ -328,6 +334,12 @@ def network_of(module: Any, loss: Any, data: Digits, device: torch.device) -> Ne
         _check_kind(known, scores)
     labels = data.y.view(-1)[:: max(1, len(data) // 500)]
     trains = any(p.requires_grad for p in module.parameters())
+    with torch.enable_grad():
+        if trains and not module(spread[:2]).requires_grad:
+            raise ValueError(
+                f"{type(module).__name__} gives scores without a gradient: leave out detach(), "
+                "no_grad and .data in forward"
+            )
     for check in glance(module, spread[:64], labels[:64]) if trains else []:
         told = f"the model cannot train as it should, {check.cause}: {check.why}. {check.fix}"
         warn(told)
@@ -608,10 +620,10 @@ class StateFile:
     def write(self, runs: Runs, models: Any, order: torch.Generator) -> None:
         """Keep the state. Warns where that fails: training is worth more than its file."""
         training = dict(protocol=self.protocol, order=order.get_state())
+        training |= dict(random=torch.get_rng_state())
         if isinstance(models, Network):
             parts = dict(optimizer=models.optimizer, schedule=models.schedule)
             training |= {name: part.state_dict() for name, part in parts.items() if part}
-            training |= dict(random=torch.get_rng_state())
             if self.protocol["device"] == "cuda":
                 training |= dict(cuda=torch.cuda.get_rng_state())
         try:
@@ -634,11 +646,11 @@ class StateFile:
             raise ValueError(f"{self.path} holds {len(runs.seconds)} epochs, not {self.epochs}")
         try:
             order.set_state(training["order"])
+            torch.set_rng_state(training["random"])
             if isinstance(models, Network):
                 models.optimizer.load_state_dict(training["optimizer"])  # type: ignore
                 if models.schedule is not None:
                     models.schedule.load_state_dict(training["schedule"])
-                torch.set_rng_state(training["random"])
                 if "cuda" in training:
                     torch.cuda.set_rng_state(training["cuda"])
             else:
@@ -674,7 +686,7 @@ def _runs_of(kept: dict[str, Any], path: Any, model: nn.Module | None) -> Runs:
     if linear and model is not None:
         raise ValueError(f"{path} holds a linear model, so pass none")
     if not linear and model is None and None in recipes:
-        raise ValueError(f"{path} holds a module, so pass one like it")
+        raise ValueError(f"{path} holds a module, so pass one like it: load_run(path, model=…)")
     try:
         models: list[Any] = []
         for state in states:

@@ -159,6 +159,7 @@ class Seen:
         self._weights: dict[int, Tensor] = {}  # by id, all that were seen
         self._held: dict[int, Tensor] = {}  # those in optimizers
         self.reached: dict[int, Tensor] = {}  # those that a loss was computed by
+        self.ended: dict[int, Tensor] = {}  # copies of weights as the loop left them
         self._sums: list[float] = []
         self.trained: set[tuple[int, bool]] = set()  # models that were sent backward, in which mode
         self.clipped: float | None = None  # the largest norm that gradients were clipped to
@@ -172,8 +173,10 @@ class Seen:
         self._before: list[tuple[Tensor, Tensor, Tensor]] = []  # weights, copies, gradients
         self.measured: torch.optim.SGD | None = None  # a step by hand, as torch would make it
         self.rates: list[float] = []  # of steps by hand
+        self.along: float | None = None  # the cosine of an optimizer's first step and the gradient
         self._answers: list[Answer] = []
         self.misnamed: dict[str, str] = {}  # a model's tensors, and the names that a file has
+        self._looked = False  # whether gradients before the training were forgotten
         self.stepped_late = False  # whether the first step of an optimizer came after all that
 
     def of(self, kind: type) -> list[Any]:
@@ -210,6 +213,13 @@ class Seen:
         """Those that made a step, else the SGD that does what the loop does by hand."""
         found = list({id(u.optimizer): u.optimizer for u in self.of(Update)}.values())
         return found or [self.measured] * (self.measured is not None)
+
+    def rewind(self) -> None:
+        """Put models and optimizers back to where they began, and keep what became of weights."""
+        small = {k: p for k, p in self._weights.items() if p.numel() <= 1_000_000}
+        self.ended = {k: p.detach().clone() for k, p in small.items()}
+        for kept in self.start:
+            kept.put_back()
 
     def wait_for(self, training: int) -> None:
         """Note nothing before the first step of the so-manyth optimizer, counted from 1."""
@@ -396,7 +406,9 @@ class Seen:
             [len(e.out) for e in part if isinstance(e, Forward) and e.grad and e.out is not None]
             for part in (self.events[:since], self.events[since:])
         )
-        if before and now and before[-1] != now[-1]:
+        looked = len(self.of(Backward)) < 4 and not self._looked  # else no step is ever made
+        if before and now and before[-1] != now[-1] and looked:
+            self._looked = True
             del self.events[:since]
 
     def _begin_anew(self, used: list[Tensor]) -> None:
@@ -431,6 +443,8 @@ class Seen:
         moved = [step for step in steps if step[1].any()]
         along = sum(float((move * grad).sum()) for _, move, grad in moved)
         sizes = [sum(float(t.square().sum()) for t in part) for part in list(zip(*moved))[1:]]
+        if moved and self.of(Update) and self.along is None:
+            self.along = along / max((sizes[0] * sizes[1]) ** 0.5, 1e-30)
         if moved and abs(along) > 0.999 * (sizes[0] * sizes[1]) ** 0.5:
             rate = float(f"{along / sizes[1]:.3g}")
             self.rates.append(abs(rate))

@@ -96,6 +96,7 @@ def main(folder):
     folder = folder.resolve()
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     listed, asked, answered = ["# The figures of the lessons"], ["# Questions"], ["# Questions and answers"]
+    answered.append("Code among the answers goes to the end of its lesson's notebook, which defines what it uses.")
     for path in sorted(NBS.glob("[0-9][0-9]_*.ipynb")):
         title, figures, answers, questions = of_lesson(path)
         for number, caption, alt, data in figures:

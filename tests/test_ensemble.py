@@ -57,6 +57,7 @@ def log_of_softmax(preds, targets):
     return -preds.softmax(1).log().gather(1, targets.view(-1, 1)).mean()
 
 
+@pytest.mark.filterwarnings("ignore:log_of_softmax stayed finite here")
 def test_a_model_that_breaks_disturbs_nobody(sample):
     settings = dict(shuffle=False, epochs=3, progress=False, device="cpu")
     many = fit_many(log_of_softmax, *sample, range(6), lr=[1.0, 0.01] * 3, init_std=[1.0, 0.01] * 3, **settings)
@@ -558,3 +559,17 @@ def test_the_interval_over_other_images_is_no_narrower_with_two_models(sample):
     (row,) = difference_table(runs, few[1])
     of_runs, with_images = ([float(end) for end in row[k].split(" to ")] for k in (3, 5))
     assert with_images[0] <= of_runs[0] < of_runs[1] <= with_images[1]
+
+
+@pytest.mark.parametrize("settings, words", [
+    (dict(model=3), r"^compare has no model: it trains linear models alone; write fit\(…, model=…\) for each loss$"),
+    (dict(epoch=1), "^compare has no epoch: did you mean epochs.$"),
+    (dict(verbose=1), "^compare has no verbose: it has epochs, lr, batch_size, shuffle, init_std, device, progress, data_seed$"),
+])  # fmt: skip
+def test_settings_that_compare_does_not_have(sample, settings, words):
+    with pytest.raises(TypeError, match=words):
+        compare([mnist_loss], *sample, **settings)
+    with pytest.raises(TypeError, match=words.replace("compare", "sweep")):
+        sweep([mnist_loss], *sample, rates=[1], **settings)
+    with pytest.raises(TypeError, match=r"^rates='0.1:10:5' must be a sequence: write rates=\[0.1, 1\]$"):
+        sweep([mnist_loss], *sample, rates="0.1:10:5")

@@ -1,5 +1,6 @@
 """Metrics count each image once, and refuse what they cannot count."""
 import math
+import re
 import warnings
 from collections import Counter
 from functools import partial
@@ -126,12 +127,18 @@ def test_a_model_that_takes_no_images_is_told_each_way_that_was_tried(sample):
         evaluate(cross_entropy_loss, wants_colors, sample[1])
     assert str(refused.value).splitlines() == [
         "the model must give [n, 1] or [n, 2]: 2 columns are needed for classes (7, 3)",
-        "  for images [5, 784] it raises RuntimeError: wants 3 channels and more",
         "  for images [5, 1, 28, 28] it returns a tuple: let it return the scores alone",
         "  for images [5, 28, 28] it gives [5, 28, 28]",
     ]
+    for out, cure in (lambda x: x[:, 0], "gives [5]: leave out squeeze() or flatten()"), (
+        lambda x: None, "returns nothing: end forward in `return scores`"
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=re.escape(f"\n  for images [5, 784] it {cure}")):
+            evaluate(cross_entropy_loss, out, sample[1])
+    with pytest.raises(ValueError, match=r"\n  for images \[5, 784\] it raises .* got Float and Double: write model.float\(\)$"):
+        evaluate(cross_entropy_loss, torch.nn.Linear(784, 2).double(), sample[1])
     narrow = Digits(torch.rand(4, 6), torch.tensor([[0], [1], [2], [2]]), (1, 2, 3))
-    with pytest.raises(ValueError, match=r"must give \[n, 3\]: 3 columns .*\(1, 2, 3\)\n  for images \[4, 6\] it gives \[4, 2\]: end it in a layer of 3, such as nn.Linear\(…, 3\)$"):
+    with pytest.raises(ValueError, match=r"\(1, 2, 3\)\n  for images \[4, 6\] it gives \[4, 2\]: end it in a layer of 3, such as nn.Linear\(…, 3\)$"):
         evaluate(cross_entropy_loss, lambda x: x[:, :2], narrow)
     with pytest.raises(ValueError) as refused:
         evaluate(cross_entropy_loss, lambda x: 1 / len("x" * 999)[x], narrow)
