@@ -117,7 +117,10 @@ def made(call: Call) -> list[Tensor]:
 
 def is_weight(tensor: Tensor) -> bool:
     """Whether a gradient ends there: what a loop trains."""
-    return tensor.requires_grad and tensor.is_leaf
+    try:
+        return tensor.requires_grad and tensor.is_leaf
+    except RuntimeError:  # a row that was zeroed in place, of a table that has moved since
+        return False
 
 
 def weights_in(calls: list[Call]) -> list[Tensor]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from .calls import first_tensor, row_count, taken
+from .calls import first_tensor, row_count, taken, tensors_in
 from mnist_ce.case import (
     Case,
     Experiment,
@@ -345,10 +345,13 @@ def _evenness(shares: Tensor) -> float:
 def _same_batch(case: Case) -> Finding | None:
     """A loader that begins anew in each step, and gives its first batch each time."""
     forwards = [] if case.seen is None else case.seen.of(Forward)
-    met = [f for f in forwards if f.grad and f.x is not None and f.batch is not None]
-    apart = len({id(f.batch) for f in met}) == len(met) > 4
-    if not apart or any(f.x.shape != met[0].x.shape or not f.x.equal(met[0].x) for f in met):
+    met = [f.batch for f in forwards if f.grad and f.batch is not None]
+    first, *others = [tensors_in(batch) for batch in met] or [[]]
+    if len({id(batch) for batch in met}) != len(met) or len(met) < 5 or not first:
         return None
+    for parts in others:
+        if len(parts) != len(first) or not all(a.equal(b) for a, b in zip(first, parts)):
+            return None
     try:
         count = len(case.get("train"))
     except TypeError:
@@ -427,9 +430,9 @@ def _apart(case: Case) -> Finding | None:
             return Finding("fail", why)
         if not case.sample[0].is_floating_point() and (near.x.shape[1] <= 200 or _embeds(case)):
             raise Unseen("whole numbers such as those of words: likeness is no sign")
-        line = _told_by_a_line(_features(case, near.x), near.y)
+        line = max(_told_by_a_line(_features(case, x), y) for x, y in _labeled(case, near))
         if line > 3:  # shuffled labels get there once in a thousand times
-            why = f"note: neighbors hardly agree, but a line fitted to half of {near.n} inputs "
+            why = "note: neighbors hardly agree, but a line fitted to half of the inputs "
             why += f"tells the others' labels {number(line)} standard errors better than chance"
             return Finding("pass", why)
         fix = "pick both by the same rows, x[k] and y[k], also in a shuffle: x[order], y[order]; "
@@ -464,6 +467,17 @@ def _embeds(case: Case) -> bool:
         return False
     tables = nn.Embedding, nn.EmbeddingBag
     return any(isinstance(layer.module, tables) for layer in case.trace[1])
+
+
+def _labeled(case: Case, near: _Neighbors) -> list[tuple[Tensor, Tensor]]:
+    """The inputs whose neighbors were looked at, and those of the whole training set."""
+    found = [(near.x, near.y)]
+    with contextlib.suppress(Unseen):
+        x, y = case.sample
+        rows, labels = _rows(x), labels_in(y)
+        if labels is not None and len(labels) == len(rows) > near.n and rows.ndim == 2:
+            found.append((rows, labels))
+    return found
 
 
 def _told_by_a_line(x: Tensor, y: Tensor) -> float:

@@ -29,7 +29,7 @@ from mnist_ce.case import (
     shown,
 )
 from .scores import FORMS, as_kind, best_reading, examples, readings, told
-from .calls import Applied, Call, first_tensor, last_function, last_tensor, tensors_in
+from .calls import Applied, Call, first_tensor, last_function, last_tensor, taken, tensors_in
 from .watching import Backward, watch
 
 # %% ../nbs/reference/11_loss_checks.ipynb #ad79f162
@@ -615,6 +615,7 @@ def _meet_all_as_given(case: Case) -> Finding | None:
     (_, y), z = case.first, case.trace[0].detach()
     if (
         y.shape == z.shape
+        and not _tables(case)
         or y.numel() != z.numel()
         or len(y) < 4
         or case.targets is None
@@ -630,9 +631,23 @@ def _meet_all_as_given(case: Case) -> Finding | None:
         return None
     if abs(own - moved) > 1e-6 * abs(own):
         return None
-    why = f"outputs {list(z.shape)} meet targets {list(y.shape)}: {number(own)}, and the same when "
+    shapes = _tables(case) if y.shape == z.shape else [list(z.shape), list(y.shape)]
+    why = f"outputs {shapes[0]} meet targets {shapes[1]}: {number(own)}, and the same when "
     fix = "give both one shape: loss(model(xb), yb.view(-1, 1)), or model(xb).squeeze(1)"
     return Finding("fail", f"{why}the targets change places: each meets each", fix)
+
+
+def _tables(case: Case) -> list[list[int]]:
+    """The shapes [N] and [N, 1] in the order in which the loss made a table [N, N] of them."""
+    inside = F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss  # which broadcast unseen
+    for call in case.behind_loss:
+        shapes = [list(t.shape) for t in taken(call)]
+        made = [list(t.shape) for t in tensors_in(call.out)]
+        n = max(map(len, shapes), default=0) == 2 and max(shape[0] for shape in shapes if shape)
+        table = made == [[n, n]] or call.function in inside
+        if len(shapes) == 2 and sorted(shapes) == [[n], [n, 1]] and table:
+            return shapes
+    return []
 
 
 def _could_broadcast(case: Case) -> Finding | None:

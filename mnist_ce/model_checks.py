@@ -141,8 +141,23 @@ def _random(case: Case) -> Finding | None:
     why = f"the same input twice, in eval mode: {shown(first[0])}, then {shown(second[0])}"
     if any("dropout" in call.function.__name__ for call in case.trace[2]):
         return Finding("fail", why)
+    if _samples(case.trace[2]):
+        return Finding("pass", "note: it samples, with a spread that it learns")
     fix = "sample only where self.training is True; leave it where the model samples on purpose"
     return Finding("warn", f"{why} (limit: equal)", fix)
+
+
+_NOISE = {*"randn randn_like rand rand_like normal normal_".split()}
+
+
+def _samples(calls: list[Call]) -> bool:
+    """Whether noise is multiplied by what weights made, as in a variational autoencoder."""
+    noise = {id(t) for call in calls if call.function.__name__ in _NOISE for t in made(call)}
+    for call in calls:
+        parts = taken(call) if call.function.__name__.strip("_") in ("mul", "rmul") else []
+        if any(id(t) in noise for t in parts) and any(t.requires_grad for t in parts):
+            return True
+    return False
 
 
 def _too_few(case: Case) -> Finding | None:

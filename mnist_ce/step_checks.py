@@ -775,7 +775,7 @@ def _ends(case: Case) -> Finding | None:
     """A loss that is a number first and none a few steps later, though it had not grown."""
     losses = [back.loss for back in _seen(case).of(Backward)]
     ends = [not abs(loss) < float("inf") for loss in losses]
-    if not any(ends) or ends[0]:
+    if not any(ends) or ends[0] or abs(losses[0]) > 1e6:  # as large as that: see exploding
         return None
     k = ends.index(True)
     if max(map(abs, losses[:k])) > 10 * abs(losses[0]) + 10:

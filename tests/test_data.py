@@ -309,7 +309,7 @@ def test_rows(sample):
         train[torch.ones(5, dtype=torch.bool)]
     with pytest.raises(ValueError, match="write rows.flatten"):
         train[(train.y == 1).nonzero()]
-    for rows, words in (0, "slice"), (np.int64(3), "slice"), (None, "NoneType"), ([0.5], "float"):
+    for rows, words in (0, r"write the slice \[0:1\]"), (np.int64(3), "slice"), (None, "NoneType"), ([0.5], "float"):
         with pytest.raises(TypeError, match=words):
             train[rows]
     with pytest.raises(TypeError, match="write .bool"):
@@ -690,6 +690,10 @@ K = [3, 7, 3, 7, 3, 7]
         (TypeError, (Image.new("L", (28, 28)), [1]), "one picture"),
         (TypeError, (5, K), "images of the type int"),
         (TypeError, ({"x": X}, K), "images of the type dict"),
+        (TypeError, ({"images": X, "target": K},), r"images of the type dict: write Digits.of\(data\['images'\], data\['target'\]\)"),
+        (ValueError, (torch.ones(6, 28, 28, 4), K), r"in color: write their grey values, images\[..., :3\].mean\(3\)$"),
+        (ValueError, (X, ["a", "b", "a ", "b", "a", "b"]),
+         r"the labels 'a ' and 'a' differ by blanks alone: write \[label.strip\(\) for label in labels\]"),
         (ValueError, ([X[0], X[1, :9]], [3, 7]), r"image 0 is \[784\], but image 1 is \[9\]"),
         (TypeError, ([X[0], X[1].byte()], [3, 7]), "but image 1 is Tensor torch.uint8"),
         (ValueError, ([[0.1, 0.2], [0.3]], [3, 7]), "different sizes"),
@@ -926,12 +930,27 @@ def test_split_draws_at_random_and_keeps_the_order(sample):
         ("label\ta\tb\n3\t0\t1\n7\t1\t2\n", r"separated by '\\t'"),
         ("ID,label,a,b\n1,3,0,1\n2,7,1,0\n", "the column 'ID' numbers the rows and is no pixel: drop it"),
         ("filename,label\na.png,3\nb.png,7\n", r"for pictures write \[Image.open\(path\) for path in frame\['filename'\]\]"),
+        ("a,Label,b\n0,3,1\n1,7,2\n", r"labels, Digits.of\(data, 'Label'\)"),
+        ("label,a,b\n", "it has no rows but its header"),
     ],
 )
 def test_a_csv_of_another_form_is_told_what_to_write(text, words, tmp_path):
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises((ValueError, TypeError), match=words):
         Digits.of(tmp_path / "a.csv")
+
+
+def test_files_of_another_kind_are_told_what_to_write(few, tmp_path):
+    (tmp_path / "wide.csv").write_bytes("label,a,b\n3,0,1\n7,1,2\n".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"UTF-16: write Digits.of\(pandas.read_csv\(path, encoding='utf-16'\), …\)"):
+        Digits.of(tmp_path / "wide.csv")
+    for name, write in (
+        ("a.npy", "write Digits.of(np.load(path), labels)"), ("a.npz", "write Digits.of(npz['images'], npz['labels'])"),
+        ("a.tsv", "write Digits.of(pandas.read_csv(path, sep='\\t'))"),
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(ValueError, match=re.escape(write)):
+            Digits.of(tmp_path / name)
 
 
 def test_a_file_that_is_no_picture_is_named_and_not_its_bytes(tmp_path):

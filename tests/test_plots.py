@@ -61,6 +61,11 @@ def test_curves_of_another_shape_are_refused_by_name(shape):
         plot_curves({"mine": torch.zeros(shape)})
 
 
+def test_runs_in_a_list_have_no_names_to_draw():
+    with pytest.raises(TypeError, match=r"got list: write plot_curves\(dict\(one=run, other=run\)\)$"):
+        plot_curves([torch.zeros(2, 3)])
+
+
 def test_a_sweep_is_drawn_by_rate_in_order_and_whole():
     coords = dict(lr=[1.0, 1.0, 0.1, 0.1, 10.0], seed=[0, 1, 0, 1, 0])  # Ctrl-C during rate 10
     figure = plot_sweep(made_up([[0.9, 0.8, 0.5, 0.7, 0.3]], **coords))

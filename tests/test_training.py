@@ -86,6 +86,11 @@ class NoParameters(nn.Module):
         return x[:, :2]
 
 
+class Detached(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).detach()
+
+
 NETWORK = dict(model=nn.Linear(784, 2))
 
 
@@ -111,13 +116,17 @@ NETWORK = dict(model=nn.Linear(784, 2))
         (dict(model=nn.Linear(784, 3), lr=0.1), ValueError, "2 columns are needed for classes"),
         (dict(model=nn.Linear(100, 2), lr=0.1), ValueError, "cannot be multiplied"),
         (dict(model=Pair(784, 2), lr=0.1), ValueError, "returns a tuple: let it return the scores alone"),
-        (dict(model=NoParameters(), lr=0.1), ValueError, "NoParameters has no parameters"),
+        (dict(model=NoParameters(), lr=0.1), ValueError,
+         r"NoParameters has no parameters that require a gradient: keep layers as attributes or in nn.ModuleList"),
+        (dict(model=Detached(784, 2), lr=0.1), ValueError,
+         r"Detached gives scores without a gradient: leave out detach\(\), no_grad and .data in forward"),
+        (dict(model="convnet"), TypeError, r"write fit\(…, \*\*recipe\('convnet', 2\)\)"),
         (dict(model=nn.Linear(784, 2, device="meta"), lr=0.1), ValueError, "on the device meta"),
         (NETWORK | dict(optimizer="adam", lr=0.1), TypeError, "optimizer must be a class .* got 'adam'"),
         (NETWORK | dict(optimizer=lambda p, lr: None, lr=0.1), TypeError, "optimizer gave a NoneType"),
         (NETWORK | dict(optimizer=torch.optim.LBFGS, lr=0.1), ValueError, "LBFGS needs a closure"),
         (NETWORK | dict(optimizer=torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)), ValueError,
-         "holds parameters that are not the model's"),
+         "holds parameters that are not the model's: pass model= as well, make it anew, or pass its class"),
         (NETWORK | dict(optimizer=torch.optim.SGD(NETWORK["model"].parameters(), lr=0.1), lr=1), ValueError,
          "the optimizer has its own, 0.1"),
         (dict(metrics=[len]), TypeError, r"write metrics=dict\(name=function\)"),
