@@ -9,6 +9,7 @@ __all__ = ['Call', 'leaves', 'tensors_in', 'first_tensor', 'mapped', 'Tape', 'Ap
            'scores_in', 'called', 'drawn']
 
 # %% ../nbs/reference/08_calls.ipynb #ca110003
+import copy
 import dataclasses
 import functools
 import operator
@@ -30,7 +31,7 @@ class Call(NamedTuple):
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Tensor]]:
-    """The tensors in a value of tuples, lists, dicts and dataclasses, after what leads to each."""
+    """The tensors in a value of tuples, lists, dicts and objects, after what leads to each."""
     if isinstance(value, Tensor):
         yield path, value
     elif isinstance(value, (tuple, list)):
@@ -42,10 +43,19 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, 
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             yield from leaves(getattr(value, field.name), (*path, field.name))
+    else:
+        yield from (((*path, name), part) for name, part in _held(value).items())
+
+
+def _held(value: Any) -> dict[str, Tensor]:
+    """The tensors that a plain object, such as a SimpleNamespace, has as its attributes."""
+    if callable(value) or not hasattr(value, "__dict__"):
+        return {}
+    return {name: part for name, part in vars(value).items() if isinstance(part, Tensor)}
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """All tensors in a value of tuples, lists, dicts and dataclasses."""
+    """All tensors in a value of tuples, lists, dicts and objects."""
     return [tensor for _, tensor in leaves(value)]
 
 
@@ -67,6 +77,11 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         given = [field.name for field in dataclasses.fields(value) if field.init]
         return dataclasses.replace(value, **{name: inside(getattr(value, name)) for name in given})
+    held = _held(value)
+    if held:
+        value = copy.copy(value)
+        vars(value).update({name: change(part) for name, part in held.items()})
+        return value
     return change(value)
 
 

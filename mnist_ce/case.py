@@ -40,8 +40,11 @@ from mnist_ce.calls import (
     as_rows,
     behind,
     each_place,
+    first_tensor,
+    followed,
     laid_out,
     last_function,
+    made,
     replayed,
     row_count,
     taken,
@@ -770,7 +773,8 @@ class Case:
         alike = lambda t: t.dtype == y.dtype and torch.equal(flat(t), flat(y))
         same = [t for t in used if fits(t) and alike(t)]
         target = [*same, y][0]  # the one met, else the first
-        found = replayed(backward.calls, [scores, target], backward.root)
+        root = self._last_term(events[:back], scores, backward.calls)
+        found = replayed(backward.calls, [scores, target], backward.root if root is None else root)
         whole = scores.ndim > 3 and each_place(scores, target) is target  # a picture for a picture
         if found is None:
             return None
@@ -785,6 +789,16 @@ class Case:
             if loss(scores.detach()[:n], target[:n]).isfinite().all():
                 return loss
         return None
+
+    def _last_term(self, before: list[Any], scores: Tensor, calls: list[Call]) -> Tensor | None:
+        """The number that the last of several calls of the model adds to the loss, as a text's."""
+        outs = [f.out for f in before if isinstance(f, Forward) and f.grad and f.model is self.model]
+        if len(outs) < 3:
+            return None
+        met = followed(calls, [t for t in map(first_tensor, outs[:-1]) if t is not None])
+        own = followed(calls, [scores])
+        terms = (t for call in calls for t in made(call) if id(t) in own and id(t) not in met)
+        return next((t for t in reversed([*terms]) if not t.ndim), None)
 
     @functools.cached_property
     def again(self) -> Callable[[], Tensor] | None:

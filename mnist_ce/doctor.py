@@ -225,7 +225,10 @@ def examine(
         if isinstance(function, type):
             raise TypeError(f"the {name} is a class: write {function.__name__}(), with brackets")
         if function is not None and not callable(function):
-            raise TypeError(f"the {name} must be a function, got {function!r}")
+            write = ""
+            if isinstance(function, str) and function.endswith(".py"):
+                write = f": for a script write examine_script({function!r})"
+            raise TypeError(f"the {name} must be a function, got {function!r}{write}")
     if isinstance(loss, contextlib._GeneratorContextManager):
         raise TypeError("write: with watch() as seen: …, and after it examine(seen)")
     weights = [*loss.parameters()] if isinstance(loss, nn.Module) else []
@@ -345,6 +348,7 @@ def _name_instead(name: str) -> str:
     if _is_file(name.rstrip(":")):
         return f"complete: write {name.rstrip(':')}:NAME, with the name of your function"
     first, _, last = name.rpartition(".")
+    first = {"F": "torch.nn.functional", "nn": "torch.nn"}.get(first, first)
     if first and last.isidentifier() and not Path(name).exists():
         return f"module:function: write {first}:{last}"
     return "module:function, such as torch.nn.functional:cross_entropy, or file.py:function"

@@ -552,6 +552,8 @@ def as_loss(loss: Any, classes: int, *, columns: int | None = None, device: Any 
             written = isinstance(loss, str) and hasattr(torch.nn.functional, loss)
             write = f": write F.{loss}" if written else ""
             write = ": write the function itself" if isinstance(loss, Tensor) else write
+            if isinstance(loss, (list, tuple)):
+                write = ": for several write compare(losses, train, valid)"
             raise TypeError(f"the loss must be a function of (preds, targets), got {loss!r}{write}")
         if isinstance(loss, Loss):
             if loss.columns == 1 and classes != 2:

@@ -164,6 +164,8 @@ def select_device(device: Any = "auto") -> torch.device:
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "gpu":
+        raise ValueError("device='gpu' is called 'cuda' in PyTorch: write device='cuda'")
     try:
         selected = torch.device(device)
     except (RuntimeError, TypeError) as error:
@@ -615,6 +617,9 @@ class StateFile:
     """The file of a training that can be gone on with: a saved run, and the state of what draws."""
 
     def __init__(self, path: Any, protocol: dict[str, Any], epochs: int):
+        if not isinstance(path, (str, os.PathLike)):
+            kind = type(path).__name__
+            raise TypeError(f"resume must be the path of a file, got {kind}: write resume='run.pt'")
         self.path, self.protocol, self.epochs = path, plain(protocol), epochs
 
     def write(self, runs: Runs, models: Any, order: torch.Generator) -> None:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from mnist_ce import losses, metrics, original
 from mnist_ce.cli import main
-from mnist_ce.doctor import Check, Report, examine, watch
+from mnist_ce.doctor import Check, Report, examine, find_object, watch
 
 
 def faults(*arguments, **options):
@@ -410,6 +410,10 @@ def test_fastai_is_not_imported():
 def test_input_that_makes_no_sense():
     with pytest.raises(TypeError, match="the loss must be a function, got 'mse'"):
         examine("mse")
+    with pytest.raises(TypeError, match=r"got 'train.py': for a script write examine_script\('train.py'\)$"):
+        examine("train.py")
+    with pytest.raises(ValueError, match="'F.cross_entropy' is not module:function: write torch.nn.functional:cross_entropy$"):
+        find_object("F.cross_entropy")
     with pytest.raises(TypeError, match="the metric must be a function, got 3"):
         examine(F.cross_entropy, 3)
     with pytest.raises(TypeError, match=r"is a class: write CrossEntropyLoss\(\)"):

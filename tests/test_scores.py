@@ -157,6 +157,7 @@ def test_what_trains_badly_is_warned_of(loss, words):
         (lambda z, y: (F.cross_entropy(z, y), z), 2, ValueError, "returns tuple, not a tensor: return the loss alone$"),
         ("cross_entropy", 2, TypeError, "got 'cross_entropy': write F.cross_entropy$"),
         (torch.tensor(1.0), 2, TypeError, "write the function itself$"),
+        ([F.cross_entropy], 2, TypeError, r"for several write compare\(losses, train, valid\)$"),
         (nn.CrossEntropyLoss(weight=torch.ones(3)), 2, ValueError, "all 2 classes .*: give it a weight for each class of the data$"),
         (mnist_loss, 10, ValueError, "mnist_loss scores one column, which tells 2 classes apart, not 10"),
         (first_column, 10, ValueError, "first_column scores one column, which tells 2 classes apart"),

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -347,3 +348,67 @@ def test_a_table_of_words_with_a_row_for_padding():
             optimizer.step()
     report = examine(seen)
     assert report.causes == [] and "gradients-accumulate" in judged(report)
+
+
+# ---- Models that are called several times, and what they give
+
+
+class Letters(nn.Module):
+    """A step of a network of letters: the letter and the state give scores and the next state."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.state, self.out = nn.Embedding(9, 16), nn.Linear(32, 16), nn.Linear(16, 9)
+
+    def forward(self, letter, state):
+        state = torch.tanh(self.state(torch.cat([self.table(letter), state], 1)))
+        return self.out(state).log_softmax(1), state
+
+
+def test_a_loss_that_is_added_up_letter_by_letter():
+    model = seeded(Letters)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with watch() as seen:
+        for k in range(12):
+            word, state, loss = torch.randint(9, (6,), generator=rng(k)), torch.zeros(1, 16), 0
+            optimizer.zero_grad()
+            for letter, after in zip(word, word[1:]):
+                scores, state = model(letter.view(1), state)
+                loss = loss + F.nll_loss(scores, after.view(1))
+            loss.backward()
+            optimizer.step()
+    report = examine(seen)
+    assert report.causes == [] and {"loss-mixes-rows", "target-form", "sign"} <= judged(report)
+
+
+class Said:
+    def __init__(self, **parts):
+        vars(self).update(parts)
+
+
+class Speaks(nn.Module):
+    """A model that gives its loss and scores in an object, as many a library's does."""
+
+    def __init__(self, kind, end):
+        super().__init__()
+        self.net, self.kind = of_digits(*end)(), kind
+
+    def forward(self, x, labels):
+        scores = self.net(x)
+        return self.kind(loss=F.cross_entropy(scores, labels), logits=scores)
+
+
+@pytest.mark.parametrize("kind", [dict, SimpleNamespace, Said])
+@pytest.mark.parametrize("end, causes", [((), []), ((nn.Softmax(1),), ["softmax-twice"])], ids=["sound", "twice"])
+def test_what_a_model_gives_in_an_object_is_read(kind, end, causes):
+    x, y = some_digits()
+    model = seeded(lambda: Speaks(kind, end))
+    optimizer = torch.optim.Adam(model.parameters(), 0.003)
+    with watch() as seen:
+        for xb, yb in DataLoader(TensorDataset(x, y), 16, shuffle=True, generator=rng()):
+            optimizer.zero_grad()
+            said = model(x=xb, labels=yb)
+            (said["loss"] if kind is dict else said.loss).backward()
+            optimizer.step()
+    report = examine(seen)
+    assert report.causes == causes and "constant-init" in judged(report)

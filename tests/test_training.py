@@ -109,6 +109,7 @@ NETWORK = dict(model=nn.Linear(784, 2))
         (dict(init_std=-1.0), ValueError, "std=-1.0"),
         (dict(on_nonfinite="ignore"), ValueError, "on_nonfinite='ignore'"),
         (dict(device="gpu"), ValueError, "device='gpu'"),
+        (dict(resume=Pair), TypeError, "resume must be the path of a file, got type: write resume='run.pt'"),
         (NETWORK, ValueError, "write lr=0.001 for Adam, lr=0.1 for plain descent"),
         (dict(optimizer=torch.optim.Adam), ValueError, "no default learning rate"),
         (dict(model=nn.Linear, lr=0.1), TypeError, r"model is a class: write Linear\(\)"),
@@ -500,7 +501,9 @@ def test_the_device_is_one_that_is_there(monkeypatch, cards):
             select_device(name)
     with pytest.raises(ValueError, match="^device='meta' is neither the CPU nor CUDA$"):
         select_device("meta")
-    for wrong in "gpu", None:
+    with pytest.raises(ValueError, match="is called 'cuda' in PyTorch: write device='cuda'$"):
+        select_device("gpu")
+    for wrong in "npu:x", None:
         with pytest.raises(ValueError, match=f"^device={wrong!r} is not a torch device: "):
             select_device(wrong)
 
