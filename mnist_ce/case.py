@@ -792,10 +792,11 @@ class Case:
 
     def _last_term(self, before: list[Any], scores: Tensor, calls: list[Call]) -> Tensor | None:
         """The number that the last of several calls of the model adds to the loss, as a text's."""
-        outs = [f.out for f in before if isinstance(f, Forward) and f.grad and f.model is self.model]
-        if len(outs) < 3:
+        ran = [f for f in before if isinstance(f, Forward) and f.grad and f.model is self.model]
+        if len(ran) < 3:
             return None
-        met = followed(calls, [t for t in map(first_tensor, outs[:-1]) if t is not None])
+        others = [first_tensor(f.out) for f in ran[:-1]]
+        met = followed(calls, [t for t in others if t is not None])
         own = followed(calls, [scores])
         terms = (t for call in calls for t in made(call) if id(t) in own and id(t) not in met)
         return next((t for t in reversed([*terms]) if not t.ndim), None)

@@ -44,12 +44,12 @@ _all_ = ["Check", "Report", "watch"]
 
 # %% ../nbs/reference/17_doctor.ipynb #78d59699
 CAUSES = """
-columns bad-data unregistered not-loaded wrong-gradient random-in-eval rows-mixed nll-input broadcast
-target-form sign no-gradient loss-mixes-rows softmax-twice not-finite bounded-scores dead-class hides-nan
-weak-pull not-optimised gradients-accumulate weights-do-not-move wrong-mode exploding constant-init
-dead-units input-ignored affine large-init vanishing leak sorted imbalance labels-apart augmentation
-split-differs input-scale weight-decay lr-large lr-small sum-for-mean metric-wrong metric-batches
-metric-hides-nan raises
+columns bad-data unregistered not-loaded wrong-gradient random-in-eval rows-mixed nll-input
+broadcast target-form sign no-gradient loss-mixes-rows softmax-twice not-finite bounded-scores
+dead-class hides-nan weak-pull not-optimised gradients-accumulate weights-do-not-move wrong-mode
+exploding constant-init dead-units input-ignored affine large-init vanishing leak sorted imbalance
+labels-apart augmentation split-differs input-scale weight-decay lr-large lr-small sum-for-mean
+metric-wrong metric-batches metric-hides-nan raises
 """.split()
 EXPERIMENTS: list[Experiment] = sorted(
     COLUMNS + OF_LOSS + OF_MATCH + OF_METRIC + OF_MODEL + OF_DATA + OF_STEP,

@@ -29,7 +29,15 @@ from mnist_ce.case import (
     shown,
 )
 from .scores import FORMS, as_kind, best_reading, examples, readings, told
-from .calls import Applied, Call, first_tensor, last_function, last_tensor, taken, tensors_in
+from mnist_ce.calls import (
+    Applied,
+    Call,
+    first_tensor,
+    last_function,
+    last_tensor,
+    taken,
+    tensors_in,
+)
 from .watching import Backward, watch
 
 # %% ../nbs/reference/11_loss_checks.ipynb #ad79f162
@@ -192,7 +200,8 @@ def _masks_rise(case: Case) -> Finding | None:
     if not low > high + 1e-3 * abs(high):
         return None
     why = f"the loss of masks that are right and sure is {number(low)}, of their inverse "
-    return Finding("fail", f"{why}{number(high)}", "1 - dice, or minus the score: descent lowers it")
+    fix = "1 - dice, or minus the score: descent lowers it"
+    return Finding("fail", f"{why}{number(high)}", fix)
 
 
 def _rises(case: Case) -> Finding | None:
