@@ -166,6 +166,8 @@ def _standardized(case: Case, loop: Loop) -> tuple[str, Loop]:
 
 
 def _drawn_anew(case: Case, loop: Loop) -> tuple[str, Loop]:
+    if any(isinstance(part, nn.Dropout) and part.p >= 0.8 for part in case.model.modules()):
+        raise Unseen("other weights are not what is advised")
     parts = [part for part in case.model.modules() if hasattr(part, "reset_parameters")]
     torch.default_generator.manual_seed(0)
     for part in parts:

@@ -117,7 +117,23 @@ class Proved(Exception):
         self.finding = finding
 
 # %% ../nbs/reference/11_loss_checks.ipynb #09d9ed74
+def _beyond(case: Case) -> Finding | None:
+    """Targets of a watched binary cross entropy that are no probabilities."""
+    for call in case.behind_loss:
+        if call.function.__name__ in ("binary_cross_entropy", "binary_cross_entropy_with_logits"):
+            y = call.kwargs.get("target", taken(call)[1])
+            low, high = float(y.min()), float(y.max())
+            if low < 0 or high > 1:
+                why = f"{call.function.__name__} gets targets from {number(low)} to {number(high)}"
+                why += ", where they are probabilities, from 0 to 1"
+                return Finding("fail", why, f"(y > {number((low + high) / 2)}).float()")
+    return None
+
+
 def _target_form(case: Case) -> Finding | None:
+    beyond = _beyond(case)
+    if beyond is not None:
+        return beyond
     if case.scored and case.columns == 1 and case.labels is not None and case.labels.max() > 1:
         if _as_numbers(case):
             why = (
@@ -189,7 +205,7 @@ def _shifted(case: Case) -> tuple[str, str] | None:
 
 # %% ../nbs/reference/11_loss_checks.ipynb #5d521556
 def _masks_rise(case: Case) -> Finding | None:
-    """A loss of masks, 0 or 1 at each place, that is larger for the right ones than inverted."""
+    """A loss of masks, or of several labels, that is larger for right outputs than inverted."""
     (_, y), z, loss = case.first, case.trace[0], case.in_step
     masks = y.shape == z.shape and y.numel() > len(y) and ((y == 0) | (y == 1)).all()
     if loss is None or not masks or len(y.unique()) < 2:
@@ -199,8 +215,8 @@ def _masks_rise(case: Case) -> Finding | None:
     low, high = (float(loss(m, t).mean()) for m in (right, wrong))
     if not low > high + 1e-3 * abs(high):
         return None
-    why = f"the loss of masks that are right and sure is {number(low)}, of their inverse "
-    fix = "1 - dice, or minus the score: descent lowers it"
+    why = f"the loss of outputs that are right and sure is {number(low)}, of their inverse "
+    fix = "-loss, or 1 - dice: descent lowers it"
     return Finding("fail", f"{why}{number(high)}", fix)
 
 

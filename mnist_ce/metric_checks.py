@@ -497,6 +497,8 @@ def _of_limit(case: Case, answer: Answer, given: Tensor) -> Finding | None:
         return None
     if not any("with_logits" in call.function.__name__ for call in case.behind_loss):
         return None
+    if case.scored and case.ending == "sigmoid":
+        return None  # these are probabilities, and the loss squashes them once more
     if answer.as_given and 0 < limit < 1:
         of = number(torch.tensor(float(limit)).sigmoid())
         does = "rounds raw scores" if name == "round" else f"cuts raw scores at {number(limit)}"

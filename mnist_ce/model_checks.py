@@ -201,7 +201,7 @@ def _mixes(case: Case) -> Finding | None:
     with _stirred(case), torch.no_grad():
         turned = _output(case, x.flip(0)).flip(0)
     if not torch.allclose(first, turned, rtol=1e-3, atol=near):
-        row = int((first - turned).abs().flatten(1).amax(1).argmax())
+        row = int((first - turned).abs().view(len(first), -1).amax(1).argmax())
         why = f"in eval mode, row {row} gives {shown(first[row])}, and {shown(turned[row])} where "
         return Finding("fail", f"{why}the batch comes in reverse order")
     return None

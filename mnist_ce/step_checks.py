@@ -642,25 +642,28 @@ def _too_small(case: Case) -> Finding | None:
     slow = _warms_up_long(case, rates)
     if slow is not None:
         return slow
-    own = _at(case, 1)
+    peak = _peak(case, rate)
+    own = _at(case, peak)
     if len(own) < 20 or not all(abs(value) < 1e30 for value in own):
         return None
-    clipped = _clipped_away(case, own)
+    clipped = _clipped_away(case, own, peak)
     if clipped is not None:
         return clipped
     start, end = own[0], own[-1]
     if start - end > 0.01 * abs(start) or end > start * 1.01:
         return None
-    if len(rates) > 1 and rates[-1] > 1.05 * rates[0]:
+    if peak == 1 and len(rates) > 1 and rates[-1] > 1.05 * rates[0]:
         return None  # a warm-up
     if rate == 0 and not any(rates):
         return _zero(case)
-    for factor, steps in _trials(case, (100.0, 1e3, 1e4, 1e5, 1e6, 1e8)):
+    factors = tuple(peak * factor for factor in (100.0, 1e3, 1e4, 1e5, 1e6, 1e8))
+    for factor, steps in _trials(case, factors):
         other = _at(case, factor, steps)
         if len(other) > steps and other[-1] < start - 0.25 * abs(start):
             cured = _compared(own, other, f"at lr={rate * factor:g}")
             status = "fail" if start - end < 1e-4 * abs(start) else "warn"
-            why = f"at lr={rate:g} the loss of one batch goes from {number(start)} to "
+            when = f"at lr={rate * peak:g}" + ", the schedule's top," * (peak > 1)
+            why = f"{when} the loss of one batch goes from {number(start)} to "
             why += f"{number(end)} in {len(own) - 1} steps (limit 1%)"
             return Finding(status, why, f"lr={rate * factor:g}", cured)
     if not case.learns and _at(case, 1, 80)[-1] > 0.97 * _bar(case, start):
@@ -691,13 +694,21 @@ def _warms_up_long(case: Case, rates: list[float]) -> Finding | None:
     return Finding("warn", why, fix)
 
 
-def _clipped_away(case: Case, own: list[float]) -> Finding | None:
+def _peak(case: Case, rate: float) -> float:
+    """How many times its first rate a schedule such as OneCycleLR climbs to; 1 without one."""
+    groups = [] if case.by_hand else case.optimizer.param_groups
+    tops = [group["max_lr"] / rate for group in groups if "max_lr" in group and rate > 0]
+    return max([1.0, *tops])
+
+
+def _clipped_away(case: Case, own: list[float], peak: float) -> Finding | None:
     """Gradients that are clipped so short that next to nothing moves."""
     clipped = None if case.seen is None or case.watched is None else case.seen.clipped
     if clipped is None or own[-1] < 0.9 * own[0]:
         return None
-    free = _losses(case, clip=False)
-    if len(free) < 20 or not free[-1] < 0.5 * own[0]:
+    free = _losses(case, peak, clip=False)
+    much = 0.95 if clipped < 1e-3 else 0.5  # no usual gradient is as short as that
+    if len(free) < 20 or not free[-1] < much * own[0]:
         return None
     why = f"gradients are clipped to a norm of {number(clipped)}: the loss of one batch goes from "
     why += f"{number(own[0])} to {number(own[-1])} in 20 steps (limit 10%)"

@@ -123,6 +123,32 @@ def test_one_batch_in_every_step(anew):
     )] * anew  # fmt: skip
 
 
+def one_cycle(top, clip=None):
+    """Loops whose rate climbs from a 25th of `top`."""
+    made = {}
+
+    def step(model, xb, yb):
+        if not made:
+            made["own"] = torch.optim.SGD(model.parameters(), 1, momentum=0.9)
+            made["rate"] = torch.optim.lr_scheduler.OneCycleLR(made["own"], top, total_steps=600)
+        made["own"].zero_grad()
+        F.cross_entropy(model(xb), yb).backward()
+        if clip:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        made["own"].step()
+        made["rate"].step()
+
+    return step
+
+
+def test_a_schedule_is_judged_at_its_top():
+    why, fix = finding(looped(one_cycle(1e-5)), "lr-small")
+    assert re.fullmatch(r"at lr=1e-05, the schedule's top, the loss of one batch goes from .* in 20 steps \(limit 1%\)", why)
+    assert looped(one_cycle(0.1)).causes == []
+    why, fix = finding(looped(one_cycle(0.01, clip=1e-6)), "lr-small")
+    assert why.startswith("gradients are clipped to a norm of 1e-06: the loss of one batch goes from ")
+
+
 # ---- What is no number
 
 
@@ -267,8 +293,24 @@ def test_a_dice_that_grows_with_what_is_right(whole):
     assert ("sign" in report.causes) != whole
     if not whole:
         why, fix = finding(report, "sign")
-        assert why.startswith("the loss of masks that are right and sure is 0.9")
-        assert fix == "1 - dice, or minus the score: descent lowers it"
+        assert why.startswith("the loss of outputs that are right and sure is 0.9")
+        assert fix == "-loss, or 1 - dice: descent lowers it"
+
+
+@pytest.mark.parametrize("top", [1, 255])
+def test_masks_of_bytes_are_no_probabilities(top):
+    x, y = pictures()
+    masks = top * (y > 0).float()[:, None]
+    make = lambda: nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 1))
+    report = examine(seen_in(make, nn.BCEWithLogitsLoss(), data=(x, masks)))
+    assert ("target-form" in report.causes) == (top > 1)
+    if top > 1:
+        assert report.failed[0].cause == "target-form"
+        why, fix = finding(report, "target-form")
+        assert why == (
+            "binary_cross_entropy_with_logits gets targets from 0 to 255, where they are probabilities, from 0 to 1"
+        )
+        assert fix == "(y > 127.5).float()"
 
 
 def test_a_margin_loss_that_drops_nan_is_noted():
