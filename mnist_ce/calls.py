@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Call', 'leaves', 'tensors_in', 'first_tensor', 'mapped', 'Tape', 'Applied', 'taken', 'made', 'is_weight',
-           'weights_in', 'behind', 'followed', 'Joint', 'joints', 'last_function', 'last_tensor', 'row_count',
-           'as_rows', 'laid_out', 'each_place', 'met', 'replayed', 'Answer', 'answers_of', 'View', 'Called', 'ByHand',
-           'scores_in', 'called', 'drawn']
+           'weights_in', 'behind', 'followed', 'last_term', 'Joint', 'joints', 'last_function', 'last_tensor',
+           'row_count', 'as_rows', 'laid_out', 'each_place', 'met', 'replayed', 'Answer', 'answers_of', 'View',
+           'Called', 'ByHand', 'scores_in', 'called', 'drawn']
 
 # %% ../nbs/reference/08_calls.ipynb #ca110003
 import copy
@@ -160,6 +160,17 @@ def followed(calls: list[Call], tensors: Iterable[Tensor]) -> set[int]:
         if any(id(t) in known for t in taken(call)):
             known.update(map(id, made(call)))
     return known
+
+
+def last_term(calls: list[Call], scores: Tensor, earlier: list[Any], root: Tensor) -> Tensor:
+    """The number that `scores` alone, and no output `earlier`, adds to the loss `root`.
+
+    `root` itself where it is no such sum.
+    """
+    others = [tensor for tensor in map(first_tensor, earlier) if tensor is not None]
+    own, met = followed(calls, [scores]), followed(calls, others)
+    terms = [t for call in calls for t in made(call) if id(t) in own and id(t) not in met]
+    return next((t for t in reversed(terms) if not t.ndim), root)
 
 
 class Joint(NamedTuple):

@@ -40,11 +40,9 @@ from mnist_ce.calls import (
     as_rows,
     behind,
     each_place,
-    first_tensor,
-    followed,
     laid_out,
     last_function,
-    made,
+    last_term,
     replayed,
     row_count,
     taken,
@@ -755,12 +753,13 @@ class Case:
         back = next((k for k, event in enumerate(events) if isinstance(event, Backward)), None)
         if back is None or not events[back].calls:  # type: ignore
             return None
-        forward = next((
-            f for f in reversed(events[:back])
-            if isinstance(f, Forward) and f.grad and f.model is self.model
-        ), None)  # fmt: skip
-        y = None if forward is None else self.target_of(forward)
-        if forward is None or y is None:
+        graded = [f for f in events[:back] if isinstance(f, Forward) and f.grad]
+        ran = [f for f in graded if f.model is self.model]
+        if not ran:
+            return None
+        *earlier, forward = ran
+        y = self.target_of(forward)
+        if y is None:
             return None
         backward: Any = events[back]
         used = [part for call in backward.calls for part in taken(call)]
@@ -773,8 +772,10 @@ class Case:
         alike = lambda t: t.dtype == y.dtype and torch.equal(flat(t), flat(y))
         same = [t for t in used if fits(t) and alike(t)]
         target = [*same, y][0]  # the one met, else the first
-        root = self._last_term(events[:back], scores, backward.calls)
-        found = replayed(backward.calls, [scores, target], backward.root if root is None else root)
+        root = backward.root
+        if len(earlier) > 1:  # a text's, letter by letter
+            root = last_term(backward.calls, scores, [f.out for f in earlier], root)
+        found = replayed(backward.calls, [scores, target], root)
         whole = scores.ndim > 3 and each_place(scores, target) is target  # a picture for a picture
         if found is None:
             return None
@@ -789,17 +790,6 @@ class Case:
             if loss(scores.detach()[:n], target[:n]).isfinite().all():
                 return loss
         return None
-
-    def _last_term(self, before: list[Any], scores: Tensor, calls: list[Call]) -> Tensor | None:
-        """The number that the last of several calls of the model adds to the loss, as a text's."""
-        ran = [f for f in before if isinstance(f, Forward) and f.grad and f.model is self.model]
-        if len(ran) < 3:
-            return None
-        others = [first_tensor(f.out) for f in ran[:-1]]
-        met = followed(calls, [t for t in others if t is not None])
-        own = followed(calls, [scores])
-        terms = (t for call in calls for t in made(call) if id(t) in own and id(t) not in met)
-        return next((t for t in reversed([*terms]) if not t.ndim), None)
 
     @functools.cached_property
     def again(self) -> Callable[[], Tensor] | None:

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from .case import Case, Unseen
 from .loss_checks import SQUASH, climbs, squashes
+from .model_checks import drops_most
 from .scores import stopwatch
 from .watching import rate_of, undisturbed
 
@@ -166,13 +167,17 @@ def _standardized(case: Case, loop: Loop) -> tuple[str, Loop]:
 
 
 def _drawn_anew(case: Case, loop: Loop) -> tuple[str, Loop]:
-    if any(isinstance(part, nn.Dropout) and part.p >= 0.8 for part in case.model.modules()):
-        raise Unseen("other weights are not what is advised")
     parts = [part for part in case.model.modules() if hasattr(part, "reset_parameters")]
     torch.default_generator.manual_seed(0)
     for part in parts:
         part.reset_parameters()
     return "weights drawn anew by reset_parameters()", loop
+
+
+def _revived(case: Case, loop: Loop) -> tuple[str, Loop]:
+    if drops_most(case.model):
+        raise Unseen("other weights are not what is advised")
+    return _drawn_anew(case, loop)
 
 
 def _of_all(case: Case, loop: Loop) -> tuple[str, Loop]:
@@ -191,7 +196,7 @@ CURES: dict[str, Callable[[Case, Loop], tuple[str, Loop]]] = {
     "weak-pull": _cross_entropy, "dead-class": _cross_entropy, "sign": _downhill,
     "sum-for-mean": _mean, "broadcast": _as_it_fits, "target-form": _as_it_fits,
     "input-scale": _standardized, "constant-init": _drawn_anew, "large-init": _drawn_anew,
-    "dead-units": _drawn_anew, "not-optimised": _of_all, "weights-do-not-move": _as_it_is,
+    "dead-units": _revived, "not-optimised": _of_all, "weights-do-not-move": _as_it_is,
     "no-gradient": _as_it_is,
 }  # fmt: skip
 

@@ -720,14 +720,10 @@ def _read_csv(path: Path, labels: Any) -> Any:
     if not path.exists():
         raise ValueError(f"Digits.of: {path} does not exist")
     if path.suffixes[-1:] != [".csv"] and path.suffixes[-2:-1] != [".csv"]:
-        write = {".npy": "np.load(path), labels", ".npz": "npz['images'], npz['labels']"}.get(
-            path.suffix, "pandas.read_csv(path, sep='\\t')" if path.suffix == ".tsv" else ""
-        )
-        told = f"write Digits.of({write})" if write else (
-            "for pictures write Digits.of([Image.open(path), …], labels)"
-        )
+        pictures = "for pictures write Digits.of([Image.open(path), …], labels)"
+        write = _OTHER_FILES.get(path.suffix, pictures)
         raise ValueError(
-            f"Digits.of: {path} is neither a csv nor a folder of class folders; {told}"
+            f"Digits.of: {path} is neither a csv nor a folder of class folders; {write}"
         )
     try:
         data = _csv_bytes(path)
@@ -766,6 +762,11 @@ def _read_csv(path: Path, labels: Any) -> Any:
     return frame if isinstance(labels, int) else frame.rename(columns={0: "label"})
 
 
+_OTHER_FILES = {
+    ".npy": "write Digits.of(np.load(path), labels)",
+    ".npz": "write Digits.of(npz['images'], npz['labels'])",
+    ".tsv": "write Digits.of(pandas.read_csv(path, sep='\\t'))",
+}
 _NAMED = "label labels class target digit".split()  # what people call the column of the labels
 
 

@@ -35,6 +35,7 @@ from mnist_ce.calls import (
     first_tensor,
     last_function,
     last_tensor,
+    made,
     taken,
     tensors_in,
 )
@@ -638,9 +639,9 @@ def _broadcasts(case: Case) -> Finding | None:
 def _meet_all_as_given(case: Case) -> Finding | None:
     """The same with the model's own outputs and the data's own targets, whatever they mean."""
     (_, y), z = case.first, case.trace[0].detach()
+    shapes = [list(z.shape), list(y.shape)] if y.shape != z.shape else _table_of(case)
     if (
-        y.shape == z.shape
-        and not _tables(case)
+        not shapes
         or y.numel() != z.numel()
         or len(y) < 4
         or case.targets is None
@@ -656,21 +657,19 @@ def _meet_all_as_given(case: Case) -> Finding | None:
         return None
     if abs(own - moved) > 1e-6 * abs(own):
         return None
-    shapes = _tables(case) if y.shape == z.shape else [list(z.shape), list(y.shape)]
     why = f"outputs {shapes[0]} meet targets {shapes[1]}: {number(own)}, and the same when "
     fix = "give both one shape: loss(model(xb), yb.view(-1, 1)), or model(xb).squeeze(1)"
     return Finding("fail", f"{why}the targets change places: each meets each", fix)
 
 
-def _tables(case: Case) -> list[list[int]]:
+def _table_of(case: Case) -> list[list[int]]:
     """The shapes [N] and [N, 1] in the order in which the loss made a table [N, N] of them."""
     inside = F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss  # which broadcast unseen
     for call in case.behind_loss:
         shapes = [list(t.shape) for t in taken(call)]
-        made = [list(t.shape) for t in tensors_in(call.out)]
-        n = max(map(len, shapes), default=0) == 2 and max(shape[0] for shape in shapes if shape)
-        table = made == [[n, n]] or call.function in inside
-        if len(shapes) == 2 and sorted(shapes) == [[n], [n, 1]] and table:
+        flat = min(shapes, default=[])
+        table = call.function in inside or [list(t.shape) for t in made(call)] == [2 * flat]
+        if table and len(flat) == 1 and sorted(shapes) == [flat, [*flat, 1]]:
             return shapes
     return []
 

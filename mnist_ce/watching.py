@@ -443,9 +443,10 @@ class Seen:
         moved = [step for step in steps if step[1].any()]
         along = sum(float((move * grad).sum()) for _, move, grad in moved)
         sizes = [sum(float(t.square().sum()) for t in part) for part in list(zip(*moved))[1:]]
+        most = (sizes[0] * sizes[1]) ** 0.5 if moved else 0.0  # where both point the same way
         if moved and self.of(Update) and self.along is None:
-            self.along = along / max((sizes[0] * sizes[1]) ** 0.5, 1e-30)
-        if moved and abs(along) > 0.999 * (sizes[0] * sizes[1]) ** 0.5:
+            self.along = along / max(most, 1e-30)
+        if moved and abs(along) > 0.999 * most:
             rate = float(f"{along / sizes[1]:.3g}")
             self.rates.append(abs(rate))
             if self.measured is None:

@@ -32,10 +32,11 @@ def by(optimizer, loss=F.cross_entropy):
     made = {}
 
     def step(model, xb, yb):
-        own = made.setdefault("own", optimizer(model.parameters()) if not made else None)
-        own.zero_grad()
+        if not made:
+            made["own"] = optimizer(model.parameters())
+        made["own"].zero_grad()
         loss(model(xb), yb).backward()
-        own.step()
+        made["own"].step()
 
     return step
 
